@@ -1,0 +1,1 @@
+"""Off-policy algorithms: one file each, shared leaves, no inheritance between them."""

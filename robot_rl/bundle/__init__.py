@@ -1,0 +1,1 @@
+"""Bundles: the file that carries a policy, its contract and the proof that it computes what was trained."""

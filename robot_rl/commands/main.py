@@ -1,0 +1,145 @@
+"""The command line `robot-rl`, composed from the entry points `robot_rl.commands` of the installed parts.
+
+An entry point names a Verb. Its argument dataclass becomes the flags; its function gets the parsed arguments and returns a
+Result. Verb modules import torch, mujoco and the like only inside their functions, so that `--help` and the verbs of a
+robot start at once and work where the heavy parts are not installed.
+
+Exit codes: 0 success; 1 the verb ran and failed; 2 wrong usage; 3 an optional part is missing; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from robot_rl import __version__
+from robot_rl.commands.result import Result
+from robot_rl.errors import ConfigError, MissingDependencyError, RobotRLError
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+# Package that fails to import -> the extra that brings it.
+_EXTRAS = {
+    "torch": "train", "safetensors": "train", "tensorboard": "train", "onnx": "train", "onnxscript": "train",
+    "mujoco": "sim", "gymnasium": "sim", "matplotlib": "sim", "imageio": "sim",
+    "stable_baselines3": "sb3", "mcap": "record", "rclpy": "ros", "robot_rl_bridge": "ros",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of the command line."""
+
+    arguments: type
+    """Frozen dataclass; its docstring is the verb's help, its attribute docstrings are the flags' help."""
+    run: Callable[[Any], Result]
+
+
+def load_verbs() -> dict[str, EntryPoint]:
+    """Verb name -> entry point, sorted by name, without importing any."""
+    return {e.name: e for e in sorted(entry_points(group="robot_rl.commands"), key=lambda e: e.name)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, run, print, write `--json FILE`, and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments, json_path = _take_json(arguments)
+        return _dispatch(arguments, json_path)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _dispatch(arguments: list[str], json_path: Path | None) -> int:
+    verbs = load_verbs()
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(verbs))
+        return EXIT_OK if arguments else EXIT_USAGE
+    if arguments[0] == "--version":
+        print(f"robot-rl {__version__}")
+        return EXIT_OK
+    name, *rest = arguments
+    if name not in verbs:
+        print(f"robot-rl: unknown verb {name!r}; valid: {', '.join(verbs)}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        verb: Verb = verbs[name].load()
+        # tyro exits with 0 after --help and with 2 on a wrong flag, having said what is valid.
+        parsed = tyro.cli(verb.arguments, prog=f"robot-rl {name}", args=rest)
+        result, code = verb.run(parsed), None
+    except MissingDependencyError as error:
+        result, code = Result(ok=False, reason=str(error)), EXIT_MISSING
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        reason = f"'{error.name}' is not installed; pip install 'robot-rl[{extra}]'"
+        result, code = Result(ok=False, reason=reason), EXIT_MISSING
+    except ConfigError as error:
+        result, code = Result(ok=False, reason=str(error)), EXIT_USAGE
+    except RobotRLError as error:
+        result, code = Result(ok=False, reason=str(error)), EXIT_FAILED
+    if result.rows:
+        print(result.table())
+    if not result.ok:
+        print(f"robot-rl {name}: {result.reason}", file=sys.stderr)
+    if json_path is not None:
+        result.write(json_path)
+    if code is not None:
+        return code
+    return EXIT_OK if result.ok else EXIT_FAILED
+
+
+def _take_json(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Split off `--json FILE` or `--json=FILE`, which every verb accepts."""
+    rest: list[str] = []
+    path: Path | None = None
+    items = iter(arguments)
+    for item in items:
+        if item == "--json":
+            value = next(items, None)
+            if value is None:
+                print("robot-rl: --json needs a file name", file=sys.stderr)
+                raise SystemExit(EXIT_USAGE)
+            path = Path(value)
+        elif item.startswith("--json="):
+            path = Path(item.removeprefix("--json="))
+        else:
+            rest.append(item)
+    return rest, path
+
+
+def _overview(verbs: dict[str, EntryPoint]) -> str:
+    lines = [
+        "robot-rl: train, prove and run robot policies.",
+        "",
+        "usage: robot-rl VERB [flags]",
+        "",
+        "verbs:",
+    ]
+    width = max((len(n) for n in verbs), default=0)
+    for name, entry in verbs.items():
+        verb: Verb = entry.load()
+        summary = (verb.arguments.__doc__ or "").strip().splitlines()[0]
+        lines.append(f"  {name:<{width}}  {summary}")
+    lines += [
+        "",
+        "Every verb takes --help, and --json FILE to write its result for scripts.",
+        "Exit codes: 0 success, 1 failed, 2 wrong usage, 3 an optional part is not installed, 130 interrupted.",
+    ]
+    return "\n".join(lines)
+
+
+def console() -> None:
+    raise SystemExit(main())
+
+
+if __name__ == "__main__":
+    console()

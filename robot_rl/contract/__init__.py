@@ -1,0 +1,31 @@
+"""The contract between training and robot, and the values that it describes. Imports nothing heavier than numpy."""
+
+from robot_rl.contract.spec import (
+    SCHEMA_VERSION,
+    ActionSpec,
+    Contract,
+    JointSpec,
+    TensorSpec,
+)
+from robot_rl.contract.state import (
+    STATE_FIELDS,
+    Command,
+    JointCommand,
+    NumpyState,
+    RobotState,
+    damping_command,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "STATE_FIELDS",
+    "ActionSpec",
+    "Command",
+    "Contract",
+    "JointCommand",
+    "JointSpec",
+    "NumpyState",
+    "RobotState",
+    "TensorSpec",
+    "damping_command",
+]

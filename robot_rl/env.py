@@ -1,0 +1,117 @@
+"""The environment protocol that every learner sees, and the task table that names environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from robot_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from robot_rl.networks.policy_io import PolicyIO
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of all environments returned. Finished environments have already been reset."""
+
+    obs: torch.Tensor
+    """(n_envs, obs_dim) after the reset, where there was one: act on this."""
+    reward: torch.Tensor
+    """(n_envs,)."""
+    terminated: torch.Tensor
+    """(n_envs,) bool: the MDP ended; its value is zero from here."""
+    truncated: torch.Tensor
+    """(n_envs,) bool: the clock ended it; a learner bootstraps from `final_obs`. Never true where terminated is."""
+    final_obs: torch.Tensor
+    """(n_envs, obs_dim) before any reset: the true successor of the previous observation. Store this."""
+    info: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Per-env scalars, (n_envs,): "episode_return", "episode_length" and "success" are valid where an episode ended;
+    "reward/<term>" are the terms of this step's reward."""
+
+
+@runtime_checkable
+class VecEnv(Protocol):
+    """A batch of environments, stepped together, resetting each one as it ends. Actions are in [-1, 1]."""
+
+    num_envs: int
+    obs_dim: int
+    action_dim: int
+    max_episode_steps: int
+    device: torch.device
+
+    def reset(self, seed: int | None = None) -> torch.Tensor:
+        """Start every environment anew; returns obs (n_envs, obs_dim)."""
+        ...
+
+    def step(self, action: torch.Tensor) -> Step:
+        """Advance one control period with action (n_envs, action_dim) in [-1, 1]."""
+        ...
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Everything needed to go on exactly from here: physics, memory, command, clocks, random generators."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class RobotVecEnv(VecEnv, Protocol):
+    """A VecEnv of a robot: its observations and actions go through a PolicyIO, so its policies can be exported."""
+
+    policy_io: PolicyIO
+
+    def policy_inputs(self) -> dict[str, torch.Tensor]:
+        """The named inputs (contract order: state, command, memory) from which the current obs was encoded."""
+        ...
+
+
+class EnvFactory(Protocol):
+    def __call__(
+        self, *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+    ) -> VecEnv:
+        """Build the environments. `randomize=False` gives the nominal dynamics; `num_threads` 0 means all cores."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named environment and the training presets that were measured on it."""
+
+    name: str
+    summary: str
+    robot: str | None
+    make_env: EnvFactory
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Algorithm name -> overrides of its training configuration."""
+
+
+TaskTable = Mapping[str, Task]
+
+
+def load_tasks() -> dict[str, Task]:
+    """All tasks of the installed parts: the union of the tables that the entry points `robot_rl.tasks` name."""
+    tasks: dict[str, Task] = {}
+    for entry in sorted(entry_points(group="robot_rl.tasks"), key=lambda e: e.name):
+        table: TaskTable = entry.load()
+        tasks.update(table)
+    return tasks
+
+
+def get_task(name: str) -> Task:
+    """Task by name; `gym:<id>` wraps any Gymnasium environment. Raises ConfigError listing the valid names."""
+    if name.startswith("gym:"):
+        from robot_rl.interop.gymnasium import gymnasium_task
+
+        return gymnasium_task(name.removeprefix("gym:"))
+    tasks = load_tasks()
+    if name not in tasks:
+        valid = ", ".join(sorted(tasks)) or "none is installed; pip install 'robot-rl[sim]'"
+        raise ConfigError(f"unknown task {name!r}; valid: {valid}, or gym:<Gymnasium id>")
+    return tasks[name]

@@ -1,0 +1,155 @@
+"""RobotSpec: what a robot is, as pure data. One literal per robot; no file is read, no simulator asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from robot_rl.contract import Contract, JointSpec
+from robot_rl.errors import ContractError
+
+BackupTier = Literal["hold", "damp"]
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyProfile:
+    """Thresholds of the safety filter for one robot. Sources and reasoning are with each robot's literal.
+
+    Per-joint tuples are in joint order. A check whose threshold is None does not apply to this robot.
+    """
+
+    damping_kd_nms_rad: tuple[float, ...]
+    target_rate_limit_rad_s: tuple[float, ...]
+    joint_vel_trip_rad_s: tuple[float, ...]
+    state_hold_s: float = 0.05
+    """State older than this: hold the measured pose."""
+    state_damp_s: float = 0.1
+    """State older than this: damp."""
+    soft_margin: float = 0.05
+    """Targets stay this fraction of the joint's range inside its limits."""
+    hard_margin_rad: float = 0.02
+    """Measured position further than this beyond a limit: damp."""
+    tilt_trip_rad: float | None = None
+    base_ang_vel_trip_rad_s: float | None = None
+    backup: BackupTier = "damp"
+    """What a soft trip falls back to. A biped mid-stride must not hold."""
+    hold_limit_s: float = 2.0
+    stand_duration_s: float = 2.0
+    """Ramp from the measured pose to the default pose."""
+    stand_error_rad: float = 0.3
+    """Tracking error during the ramp that, kept for 0.3 s, aborts to damping."""
+    soft_start_s: float = 0.3
+    """Blend from the standing pose to the policy's targets after RUN is entered."""
+    deadman: bool = False
+    """RUN needs an operator holding a button."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.state_hold_s <= self.state_damp_s:
+            raise ContractError(
+                f"need 0 < state_hold_s <= state_damp_s, got {self.state_hold_s}, {self.state_damp_s}"
+            )
+        if not 0 <= self.soft_margin < 0.5:
+            raise ContractError(f"soft_margin must be in [0, 0.5), got {self.soft_margin}")
+        for name in ("damping_kd_nms_rad", "target_rate_limit_rad_s", "joint_vel_trip_rad_s"):
+            if any(not (math.isfinite(v) and v > 0) for v in getattr(self, name)):
+                raise ContractError(f"{name} must be positive and finite, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of a serial chain: fixed offset from its parent, then a rotation about `axis` by its joint."""
+
+    joint: str
+    pos_m: tuple[float, float, float]
+    quat_wxyz: tuple[float, float, float, float]
+    axis: tuple[float, float, float] = (0.0, 0.0, -1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Serial chain from the robot's root body to a tip point fixed to the last link."""
+
+    name: str
+    links: tuple[Link, ...]
+    tip_pos_m: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RobotSpec:
+    """One robot: joints in order, root, chains, motor inertia, safety profile."""
+
+    name: str
+    variant: str
+    joints: tuple[JointSpec, ...]
+    armature_kg_m2: tuple[float, ...]
+    """Rotor inertia times gear ratio squared, per joint."""
+    root_body: str
+    floating_base: bool
+    safety: SafetyProfile
+    state_fields: tuple[str, ...]
+    """RobotState fields that this robot measures."""
+    chains: tuple[Chain, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        n = len(self.joints)
+        sizes = {
+            "armature_kg_m2": self.armature_kg_m2,
+            "safety.damping_kd_nms_rad": self.safety.damping_kd_nms_rad,
+            "safety.target_rate_limit_rad_s": self.safety.target_rate_limit_rad_s,
+            "safety.joint_vel_trip_rad_s": self.safety.joint_vel_trip_rad_s,
+        }
+        for name, values in sizes.items():
+            if len(values) != n:
+                raise ContractError(f"robot {self.name!r}: {name} has {len(values)} entries for {n} joints")
+        for chain in self.chains:
+            unknown = [link.joint for link in chain.links if link.joint not in self.joint_names]
+            if unknown:
+                raise ContractError(
+                    f"robot {self.name!r}: chain {chain.name!r} names unknown joints {unknown}"
+                )
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(j.name for j in self.joints)
+
+
+def check_contract(contract: Contract, robot: RobotSpec) -> None:
+    """Raise ContractError, naming every difference, if a policy for `contract` must not run on `robot`."""
+    problems: list[str] = []
+    if (contract.robot, contract.variant) != (robot.name, robot.variant):
+        problems.append(
+            f"policy is for {contract.robot}/{contract.variant}, robot is {robot.name}/{robot.variant}"
+        )
+    if contract.joint_names != robot.joint_names:
+        if sorted(contract.joint_names) == sorted(robot.joint_names):
+            problems.append(f"joint order differs: policy {contract.joint_names}, robot {robot.joint_names}")
+        else:
+            missing = sorted(set(contract.joint_names) - set(robot.joint_names))
+            extra = sorted(set(robot.joint_names) - set(contract.joint_names))
+            problems.append(f"joint names differ: robot lacks {missing}, policy lacks {extra}")
+    else:
+        problems += _joint_differences(contract, robot)
+    unmeasured = [t.name for t in contract.inputs if t.source == "state" and t.name not in robot.state_fields]
+    if unmeasured:
+        problems.append(f"robot does not measure {', '.join(unmeasured)}")
+    if problems:
+        raise ContractError("; ".join(problems))
+
+
+def _joint_differences(contract: Contract, robot: RobotSpec) -> list[str]:
+    """Limits must not be wider than the robot's; gains must not exceed twice the robot's own."""
+    problems: list[str] = []
+    for trained, real in zip(contract.joints, robot.joints, strict=True):
+        if trained.lower_rad < real.lower_rad - 1e-6 or trained.upper_rad > real.upper_rad + 1e-6:
+            problems.append(
+                f"{real.name}: policy limits [{trained.lower_rad}, {trained.upper_rad}] exceed "
+                f"the robot's [{real.lower_rad}, {real.upper_rad}]"
+            )
+        for gain, limit in (("kp_nm_rad", 2 * real.kp_nm_rad), ("kd_nms_rad", 2 * real.kd_nms_rad)):
+            if getattr(trained, gain) > limit:
+                problems.append(
+                    f"{real.name}: {gain} {getattr(trained, gain)} exceeds the robot's maximum {limit}"
+                )
+    return problems

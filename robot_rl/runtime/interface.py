@@ -1,0 +1,56 @@
+"""What the control loop needs of a robot and of time. Simulator, ROS 2 topics and each SDK driver implement the same."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from robot_rl.contract import JointCommand, NumpyState
+from robot_rl.robots import RobotSpec
+
+
+class RobotInterface(Protocol):
+    """A robot of n joints in the order of `spec.joints`. Usable as a context manager; leaving it damps and releases."""
+
+    spec: RobotSpec
+    """What this robot is; readable before connecting."""
+
+    def connect(self) -> None:
+        """Open the device. Raises an error naming the cause; never moves the robot."""
+        ...
+
+    def read(self) -> NumpyState | None:
+        """Newest state, leading dimension 1, `stamp_s` on this process's monotonic clock; None before the first one."""
+        ...
+
+    def write(self, command: JointCommand) -> JointCommand:
+        """Send one command; returns what was really sent after the driver's own clipping."""
+        ...
+
+    def stop(self) -> None:
+        """Damp and release. Must work from every state, more than once, and never raise."""
+        ...
+
+
+class Clock(Protocol):
+    """Monotonic time. A real clock sleeps, a ROS clock serves callbacks meanwhile, a fake one jumps."""
+
+    def now(self) -> float:
+        """Seconds; never goes back."""
+        ...
+
+    def sleep_until(self, deadline_s: float) -> None:
+        """Return at `deadline_s`, or at once if it has passed."""
+        ...
+
+
+class MonotonicClock:
+    """The operating system's monotonic clock."""
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep_until(self, deadline_s: float) -> None:
+        remaining = deadline_s - time.monotonic()
+        if remaining > 0:
+            time.sleep(remaining)

@@ -1,0 +1,1 @@
+"""Simulation: backends, tasks and a simulated robot."""
