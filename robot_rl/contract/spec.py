@@ -45,9 +45,7 @@ class JointSpec:
         if bad:
             raise ContractError(f"joint {self.name!r}: not finite: {', '.join(bad)}")
         if not self.lower_rad < self.upper_rad:
-            raise ContractError(
-                f"joint {self.name!r}: lower {self.lower_rad} must be below upper {self.upper_rad}"
-            )
+            raise ContractError(f"joint {self.name!r}: lower {self.lower_rad} must be below upper {self.upper_rad}")
         if not self.lower_rad <= self.default_pos_rad <= self.upper_rad:
             raise ContractError(
                 f"joint {self.name!r}: default {self.default_pos_rad} is outside [{self.lower_rad}, {self.upper_rad}]"
@@ -56,9 +54,7 @@ class JointSpec:
             if not values[field] > 0:
                 raise ContractError(f"joint {self.name!r}: {field} must be positive, got {values[field]}")
         if self.kd_nms_rad < 0:
-            raise ContractError(
-                f"joint {self.name!r}: kd_nms_rad must not be negative, got {self.kd_nms_rad}"
-            )
+            raise ContractError(f"joint {self.name!r}: kd_nms_rad must not be negative, got {self.kd_nms_rad}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +82,9 @@ class TensorSpec:
         if any(not isinstance(d, int) or d <= 0 for d in self.shape):
             raise ContractError(f"tensor {self.name!r}: shape {self.shape} must hold positive integers")
         if self.source == "state" and self.name not in STATE_FIELDS:
-            raise ContractError(
-                f"tensor {self.name!r} is no RobotState field; valid: {', '.join(STATE_FIELDS)}"
-            )
+            raise ContractError(f"tensor {self.name!r} is no RobotState field; valid: {', '.join(STATE_FIELDS)}")
         if (self.source == "memory") != (self.start is not None and self.feedback is not None):
-            raise ContractError(
-                f"tensor {self.name!r}: start and feedback belong to memory tensors, and only to them"
-            )
+            raise ContractError(f"tensor {self.name!r}: start and feedback belong to memory tensors, and only to them")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ContractError(f"tensor {self.name!r}: low {self.low} must be below high {self.high}")
 
@@ -152,17 +144,13 @@ class Contract:
         _check_unique("input", [t.name for t in self.inputs])
         _check_unique("output", [t.name for t in self.outputs])
         if len(self.action.scale_rad) != len(self.joints):
-            raise ContractError(
-                f"action has {len(self.action.scale_rad)} entries for {len(self.joints)} joints"
-            )
+            raise ContractError(f"action has {len(self.action.scale_rad)} entries for {len(self.joints)} joints")
         commands = [t.name for t in self.inputs if t.source == "command"]
         if len(commands) > 1:
             raise ContractError(f"at most one command input, got {commands}")
         for spec in self.inputs:
             if spec.source is None:
-                raise ContractError(
-                    f"input {spec.name!r} has no source; valid: {', '.join(get_args(Source))}"
-                )
+                raise ContractError(f"input {spec.name!r} has no source; valid: {', '.join(get_args(Source))}")
             if spec.source == "memory" and f"next_{spec.name}" not in self.output_names:
                 raise ContractError(f"memory {spec.name!r} needs an output 'next_{spec.name}'")
         for name in ("joint_target", "obs"):
@@ -202,9 +190,7 @@ class Contract:
             raise ContractError(f"contract is not JSON: {error}") from error
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
-            raise ContractError(
-                f"schema version {version!r} is not supported; this code reads {SCHEMA_VERSION}"
-            )
+            raise ContractError(f"schema version {version!r} is not supported; this code reads {SCHEMA_VERSION}")
         data = dict(data)
         for key, kind in (("joints", JointSpec), ("inputs", TensorSpec), ("outputs", TensorSpec)):
             data[key] = tuple(_build(kind, item, f"{key}[{i}]") for i, item in enumerate(data.get(key, ())))

@@ -31,9 +31,7 @@ class TipKinematics(nn.Module):
         super().__init__()
         lengths = {len(c.links) for c in chains}
         if len(lengths) != 1:
-            raise ConfigError(
-                f"robot {robot.name!r}: chains must have equally many links, got {sorted(lengths)}"
-            )
+            raise ConfigError(f"robot {robot.name!r}: chains must have equally many links, got {sorted(lengths)}")
         self.n_links = lengths.pop()
         self.n_tips = len(chains)
         order = robot.joint_names
@@ -52,9 +50,7 @@ class TipKinematics(nn.Module):
         self.position: Tensor
         self.tip: Tensor
         self.register_buffer("joint_index", torch.tensor(index).T.contiguous(), persistent=False)
-        self.register_buffer(
-            "constant", (fixed + fixed @ cross @ cross).transpose(0, 1).float(), persistent=False
-        )
+        self.register_buffer("constant", (fixed + fixed @ cross @ cross).transpose(0, 1).float(), persistent=False)
         self.register_buffer("sine", (fixed @ cross).transpose(0, 1).float(), persistent=False)
         self.register_buffer("cosine", (-fixed @ cross @ cross).transpose(0, 1).float(), persistent=False)
         self.register_buffer("position", position.transpose(0, 1).float(), persistent=False)

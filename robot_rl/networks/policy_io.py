@@ -57,14 +57,10 @@ def _command_dim(io: PolicyIO) -> int:
 TERMS: dict[str, _Term] = {
     "joint_pos": _Term(("joint_pos",), _n_joints, lambda io, x: x["joint_pos"] - io.default_pos),
     "joint_vel": _Term(("joint_vel",), _n_joints, lambda io, x: x["joint_vel"]),
-    "target_error": _Term(
-        ("joint_pos", "last_target"), _n_joints, lambda io, x: x["last_target"] - x["joint_pos"]
-    ),
+    "target_error": _Term(("joint_pos", "last_target"), _n_joints, lambda io, x: x["last_target"] - x["joint_pos"]),
     "last_action": _Term(("last_action",), _n_joints, lambda io, x: x["last_action"]),
     "base_ang_vel": _Term(("imu_ang_vel_b",), lambda io: 3, lambda io, x: x["imu_ang_vel_b"]),
-    "projected_gravity": _Term(
-        ("imu_quat_wxyz",), lambda io: 3, lambda io, x: gravity_in_body(x["imu_quat_wxyz"])
-    ),
+    "projected_gravity": _Term(("imu_quat_wxyz",), lambda io: 3, lambda io, x: gravity_in_body(x["imu_quat_wxyz"])),
     "command": _Term(("command",), _command_dim, lambda io, x: x["command"]),
     "tip_error": _Term(
         ("command", "joint_pos"),
@@ -107,9 +103,7 @@ class PolicyIO(nn.Module):
         needed = self._check_terms(terms, command)
         self.tips = TipKinematics(robot, robot.chains) if any(t.name == "tip_error" for t in terms) else None
         if self.tips is not None and self.command_dim != 3 * self.tips.n_tips:
-            raise ConfigError(
-                f"tip_error needs a command of {3 * self.tips.n_tips} numbers, got {self.command_dim}"
-            )
+            raise ConfigError(f"tip_error needs a command of {3 * self.tips.n_tips} numbers, got {self.command_dim}")
         self.default_pos: Tensor
         self.scale: Tensor
         self.offset: Tensor
@@ -188,23 +182,17 @@ class PolicyIO(nn.Module):
         for name in fields:
             size, unit, frame, low, high = _STATE_TENSORS[name]
             inputs.append(
-                TensorSpec(
-                    name, (size or n,), unit, "state", frame, low, high, self.robot.safety.state_damp_s
-                )
+                TensorSpec(name, (size or n,), unit, "state", frame, low, high, self.robot.safety.state_damp_s)
             )
         if command is not None:
             inputs.append(command)
         memory = [
-            TensorSpec(
-                "last_action", (n,), "1", "memory", low=-1.0, high=1.0, start="zero", feedback="policy"
-            ),
+            TensorSpec("last_action", (n,), "1", "memory", low=-1.0, high=1.0, start="zero", feedback="policy"),
             TensorSpec("last_target", (n,), "rad", "memory", start="joint_pos", feedback="applied"),
         ]
         if history_length > 1:
             size = (history_length - 1) * self.frame_dim
-            memory.append(
-                TensorSpec("history", (size,), "1", "memory", start="observation", feedback="policy")
-            )
+            memory.append(TensorSpec("history", (size,), "1", "memory", start="observation", feedback="policy"))
         outputs = [
             TensorSpec("joint_target", (n,), "rad"),
             TensorSpec("action", (n,), "1", low=-1.0, high=1.0),
@@ -239,9 +227,7 @@ class PolicyGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         specs = self.io.contract.inputs
-        named = {
-            ("command" if s.source == "command" else s.name): x for s, x in zip(specs, inputs, strict=True)
-        }
+        named = {("command" if s.source == "command" else s.name): x for s, x in zip(specs, inputs, strict=True)}
         obs = self.io.encode(named)
         action = self.actor(self.normalizer(obs))
         target = self.io.decode(action, named["last_target"])

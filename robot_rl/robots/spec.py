@@ -46,9 +46,7 @@ class SafetyProfile:
 
     def __post_init__(self) -> None:
         if not 0 < self.state_hold_s <= self.state_damp_s:
-            raise ContractError(
-                f"need 0 < state_hold_s <= state_damp_s, got {self.state_hold_s}, {self.state_damp_s}"
-            )
+            raise ContractError(f"need 0 < state_hold_s <= state_damp_s, got {self.state_hold_s}, {self.state_damp_s}")
         if not 0 <= self.soft_margin < 0.5:
             raise ContractError(f"soft_margin must be in [0, 0.5), got {self.soft_margin}")
         for name in ("damping_kd_nms_rad", "target_rate_limit_rad_s", "joint_vel_trip_rad_s"):
@@ -106,9 +104,7 @@ class RobotSpec:
         for chain in self.chains:
             unknown = [link.joint for link in chain.links if link.joint not in self.joint_names]
             if unknown:
-                raise ContractError(
-                    f"robot {self.name!r}: chain {chain.name!r} names unknown joints {unknown}"
-                )
+                raise ContractError(f"robot {self.name!r}: chain {chain.name!r} names unknown joints {unknown}")
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -119,9 +115,7 @@ def check_contract(contract: Contract, robot: RobotSpec) -> None:
     """Raise ContractError, naming every difference, if a policy for `contract` must not run on `robot`."""
     problems: list[str] = []
     if (contract.robot, contract.variant) != (robot.name, robot.variant):
-        problems.append(
-            f"policy is for {contract.robot}/{contract.variant}, robot is {robot.name}/{robot.variant}"
-        )
+        problems.append(f"policy is for {contract.robot}/{contract.variant}, robot is {robot.name}/{robot.variant}")
     if contract.joint_names != robot.joint_names:
         if sorted(contract.joint_names) == sorted(robot.joint_names):
             problems.append(f"joint order differs: policy {contract.joint_names}, robot {robot.joint_names}")
@@ -149,7 +143,5 @@ def _joint_differences(contract: Contract, robot: RobotSpec) -> list[str]:
             )
         for gain, limit in (("kp_nm_rad", 2 * real.kp_nm_rad), ("kd_nms_rad", 2 * real.kd_nms_rad)):
             if getattr(trained, gain) > limit:
-                problems.append(
-                    f"{real.name}: {gain} {getattr(trained, gain)} exceeds the robot's maximum {limit}"
-                )
+                problems.append(f"{real.name}: {gain} {getattr(trained, gain)} exceeds the robot's maximum {limit}")
     return problems

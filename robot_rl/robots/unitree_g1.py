@@ -62,9 +62,7 @@ _MIRRORED = {"hip_roll", "hip_yaw", "ankle_roll", "shoulder_roll", "shoulder_yaw
 def _mirror(
     joints: dict[str, tuple[_Motor, float, float, float]],
 ) -> dict[str, tuple[_Motor, float, float, float]]:
-    return {
-        n: (m, -hi, -lo, -d) if n in _MIRRORED else (m, lo, hi, d) for n, (m, lo, hi, d) in joints.items()
-    }
+    return {n: (m, -hi, -lo, -d) if n in _MIRRORED else (m, lo, hi, d) for n, (m, lo, hi, d) in joints.items()}
 
 
 _JOINTS = {
