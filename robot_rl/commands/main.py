@@ -1,8 +1,8 @@
 """The command line `robot-rl`, composed from the entry points `robot_rl.commands` of the installed parts.
 
-An entry point names a Verb. Its argument dataclass becomes the flags; its function gets the parsed arguments and returns a
-Result. Verb modules import torch, mujoco and the like only inside their functions, so that `--help` and the verbs of a
-robot start at once and work where the heavy parts are not installed.
+An entry point names a Verb. Its argument dataclass becomes the flags; its function gets the parsed arguments and
+returns a Result. Verb modules import torch, mujoco and the like only inside their functions, so that `--help` and the
+verbs of a robot start at once and work where the heavy parts are not installed.
 
 Exit codes: 0 success; 1 the verb ran and failed; 2 wrong usage; 3 an optional part is missing; 130 interrupted.
 """

@@ -23,8 +23,8 @@ def rotation_from_quat_wxyz(quat: Tensor) -> Tensor:
 class TipKinematics(nn.Module):
     """Tip positions of chains with equally many links, in the frame of the robot's root body.
 
-    Each link's rotation is R0 (I + sin q K + (1 - cos q) K²), Rodrigues' formula about its axis, with R0 the link's fixed
-    offset. R0, R0 K and R0 K² are constants, so a link costs a sine, a cosine and two small products.
+    Each link's rotation is R0 (I + sin q K + (1 - cos q) K²), Rodrigues' formula about its axis, with R0 the link's
+    fixed offset. R0, R0 K and R0 K² are constants, so a link costs a sine, a cosine and two small products.
     """
 
     def __init__(self, robot: RobotSpec, chains: tuple[Chain, ...]) -> None:

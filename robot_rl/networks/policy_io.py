@@ -1,4 +1,4 @@
-"""What a policy sees and what its action means: the only copy, used by every simulator and put inside the exported graph.
+"""What a policy sees and what its action means: one copy, used by every simulator and put inside the exported graph.
 
 A policy's step, in simulation and on the robot alike:
 
@@ -123,7 +123,10 @@ class PolicyIO(nn.Module):
         self.memory_names = tuple(t.name for t in self.contract.inputs if t.source == "memory")
 
     def encode(self, inputs: Inputs) -> Tensor:
-        """Named inputs, each (n, ...), the command under "command" -> obs (n, history_length * frame_dim), oldest first."""
+        """Named inputs -> obs (n, history_length * frame_dim), oldest frame first.
+
+        Each input is (n, ...) under its contract name, but for the command, which is under "command".
+        """
         frame = torch.cat([TERMS[t.name].compute(self, inputs) * t.scale for t in self.terms], dim=-1)
         return torch.cat((inputs["history"], frame), dim=-1) if "history" in inputs else frame
 
@@ -215,8 +218,8 @@ class PolicyIO(nn.Module):
 class PolicyGraph(nn.Module):
     """The whole policy as one graph: named raw inputs in, joint targets, next memory and obs out.
 
-    `normalizer` and `actor` map obs (n, obs_dim) to obs and to actions in [-1, 1]. Inputs and outputs are positional, in the
-    order of the contract, because that is what an exporter takes.
+    `normalizer` maps obs (n, obs_dim) to obs, `actor` maps that to actions in [-1, 1]. Inputs and outputs are
+    positional, in the order of the contract, because that is what an exporter takes.
     """
 
     def __init__(self, io: PolicyIO, normalizer: nn.Module, actor: nn.Module) -> None:

@@ -17,7 +17,7 @@ _KD = 0.1
 
 _H, _S = 0.5, 0.7071067811865476
 
-# name: (lower, upper, default) rad. The default is a half-open hand, from which every finger can both reach out and curl.
+# name: (lower, upper, default) rad. The default is a half-open hand: every finger can both reach out and curl.
 _JOINTS = {
     "if_mcp": (-0.314, 2.23, 0.6),
     "if_rot": (-1.047, 1.047, 0.0),

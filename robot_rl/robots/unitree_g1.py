@@ -27,8 +27,8 @@ _M7520_22 = _Motor(0.025101925, 20.0, 139.0)
 _M4010 = _Motor(0.00425, 22.0, 5.0)
 _2X5020 = _Motor(2 * 0.003609725, 37.0, 50.0)
 
-# Gains make each motor's own inertia a 10 Hz second-order system with damping ratio 2: stiff enough to stand, soft enough
-# that a contact does not ring, and well damped with the link's inertia added. kp = I w², kd = 2 ζ I w.
+# Gains make each motor's own inertia a 10 Hz second-order system with damping ratio 2: stiff enough to stand, soft
+# enough that a contact does not ring, and well damped with the link's inertia added. kp = I w², kd = 2 ζ I w.
 _NATURAL_FREQUENCY = 2 * math.pi * 10.0
 _DAMPING_RATIO = 2.0
 

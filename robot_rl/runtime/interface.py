@@ -1,4 +1,4 @@
-"""What the control loop needs of a robot and of time. Simulator, ROS 2 topics and each SDK driver implement the same."""
+"""What the control loop needs of a robot and of time: simulator, ROS 2 topics and SDK drivers implement the same."""
 
 from __future__ import annotations
 
