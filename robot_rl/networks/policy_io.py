@@ -53,6 +53,12 @@ def _command_dim(io: PolicyIO) -> int:
     return io.command_dim
 
 
+def _tip_error(io: PolicyIO, inputs: Inputs) -> Tensor:
+    """Commanded minus actual tip positions (n, 3 n_tips), m, in the root body frame."""
+    assert io.tips is not None  # made at construction whenever the term is used
+    return inputs["command"] - io.tips(inputs["joint_pos"]).flatten(1)
+
+
 # name: inputs needed, size, value (n, size). A rad, rad/s, m or pure number, before scaling.
 TERMS: dict[str, _Term] = {
     "joint_pos": _Term(("joint_pos",), _n_joints, lambda io, x: x["joint_pos"] - io.default_pos),
@@ -62,11 +68,7 @@ TERMS: dict[str, _Term] = {
     "base_ang_vel": _Term(("imu_ang_vel_b",), lambda io: 3, lambda io, x: x["imu_ang_vel_b"]),
     "projected_gravity": _Term(("imu_quat_wxyz",), lambda io: 3, lambda io, x: gravity_in_body(x["imu_quat_wxyz"])),
     "command": _Term(("command",), _command_dim, lambda io, x: x["command"]),
-    "tip_error": _Term(
-        ("command", "joint_pos"),
-        _command_dim,
-        lambda io, x: x["command"] - io.tips(x["joint_pos"]).flatten(1),
-    ),
+    "tip_error": _Term(("command", "joint_pos"), _command_dim, _tip_error),
 }
 
 # RobotState field: shape (None: one per joint), unit, frame, physical bounds.
