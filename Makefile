@@ -1,0 +1,55 @@
+# Two commands on a bare machine do everything: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+ROS_PACKAGES := robot_rl_bridge robot_rl_bringup
+
+.PHONY: help demo test test-all check format setup setup-dev clean
+help:
+	@echo "make demo      install into $(VENV), then train, export, verify and run the hand over ROS 2 (about 8 minutes)"
+	@echo "make test      install, then run the tests"
+	@echo "make test-all  the same with the slow tests"
+	@echo "make check     formatting, lint, types, import rules"
+	@echo "make setup     install only; setup-dev: with what tests and checks need"
+	@echo "make clean     remove $(VENV)"
+
+# torch goes first: which build of it (CPU or CUDA) is up to the index or wheel folder that pip is pointed at.
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard ros_ws/src/*/setup.py)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "robot-rl needs Python 3.10 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) setuptools -e '.[all]'
+	for package in $(ROS_PACKAGES); do $(PIP) --no-deps --no-build-isolation -e ros_ws/src/$$package || exit 1; done
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed
+setup-dev: $(VENV)/.installed-dev
+
+demo: setup
+	$(BIN)/robot-rl demo
+
+# ROS tests start real-time processes, so they do not share the cores with other tests.
+test: setup-dev
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not hardware and not ros' -n 2
+	$(BIN)/python -m pytest -m 'ros and not slow'
+
+test-all: setup-dev
+	$(BIN)/python -m pytest -m 'not gpu and not hardware'
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV)
