@@ -1,0 +1,329 @@
+"""SimRobot: one robot in MuJoCo behind RobotInterface, with the flaws of a real one.
+
+It is what a policy meets before the hardware: torque limits, sensor latency, noise and loss, an encoder offset, and
+dynamics that differ from those of training. It has no thread: physics catches up with the clock whenever the robot is
+read or written, so the same code runs in real time and, under a fake clock, step by step.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import JointCommand, NumpyState, RobotState
+from robot_rl.errors import ConfigError, ContractError
+from robot_rl.robots import RobotSpec
+from robot_rl.runtime.interface import Clock, MonotonicClock
+from robot_rl_sim.models import default_qpos, load_model
+
+Integrator = Literal["euler", "rk4", "implicitfast"]
+
+_INTEGRATORS = {
+    "euler": mujoco.mjtIntegrator.mjINT_EULER,
+    "rk4": mujoco.mjtIntegrator.mjINT_RK4,
+    "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
+}
+
+# The gantry: a critically damped 5 Hz spring on the robot's mass, and a torque that a humanoid's trunk cannot overcome.
+_GANTRY_RAD_S = 2 * math.pi * 5.0
+_GANTRY_NM_RAD = 1000.0
+_GANTRY_NMS_RAD = 20.0
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SimRobotConfig:
+    """How this robot differs from the model of training. The defaults differ in nothing."""
+
+    timestep_s: float = 0.002
+    integrator: Integrator = "implicitfast"
+    state_period_s: float = 0.002
+    """Time between two measurements, at least one physics step."""
+    state_latency_s: float = 0.0
+    """From measurement until the state can be read."""
+    latency_jitter_s: float = 0.0
+    """Further latency of each measurement, uniform in [0, this]."""
+    drop_probability: float = 0.0
+    """Share of measurements that never arrive."""
+    joint_pos_noise_rad: float = 0.0
+    """Standard deviation, as of the three below."""
+    joint_vel_noise_rad_s: float = 0.0
+    ang_vel_noise_rad_s: float = 0.0
+    lin_acc_noise_m_s2: float = 0.0
+    joint_bias_rad: float = 0.0
+    """Standard deviation of each encoder's constant offset, drawn once. The motor regulates the offset position too."""
+    strength_scale: float = 1.0
+    """Torque delivered over torque commanded, at the torque limit too."""
+    mass_scale: float = 1.0
+    friction_scale: float = 1.0
+    """Of contact friction."""
+    damping_scale: float = 1.0
+    armature_scale: float = 1.0
+    joint_friction_scale: float = 0.0
+    """Dry friction added to each joint, as a fraction of its torque limit."""
+    payload_kg: float = 0.0
+    payload_body: str = ""
+    """Body whose mass the payload adds to."""
+    catch_up_s: float = 0.25
+    """A clock further ahead of physics than this is not caught up with: simulated time slips instead."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+                raise ConfigError(f"{field.name} must be a finite number, not negative; got {value!r}")
+        for name in ("timestep_s", "state_period_s", "strength_scale", "mass_scale", "armature_scale", "catch_up_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.integrator not in _INTEGRATORS:
+            raise ConfigError(f"unknown integrator {self.integrator!r}; valid: {', '.join(_INTEGRATORS)}")
+        if self.timestep_s > 0.02:
+            raise ConfigError(f"timestep_s must be at most 0.02, got {self.timestep_s}")
+        if self.state_period_s < self.timestep_s:
+            raise ConfigError(f"state_period_s {self.state_period_s} must not be below timestep_s {self.timestep_s}")
+        if self.drop_probability >= 1:
+            raise ConfigError(f"drop_probability must be below 1, got {self.drop_probability}")
+        if self.payload_kg and not self.payload_body:
+            raise ConfigError("payload_kg needs payload_body, the name of the body that carries it")
+
+
+NOMINAL = SimRobotConfig()
+"""The model itself, measured perfectly."""
+
+MISMATCHED = SimRobotConfig(
+    timestep_s=0.001,
+    integrator="euler",
+    state_latency_s=0.008,
+    latency_jitter_s=0.002,
+    drop_probability=0.01,
+    joint_pos_noise_rad=0.003,
+    joint_vel_noise_rad_s=0.05,
+    ang_vel_noise_rad_s=0.02,
+    lin_acc_noise_m_s2=0.1,
+    joint_bias_rad=0.005,
+    strength_scale=0.9,
+    mass_scale=1.15,
+    friction_scale=1.5,
+    damping_scale=1.2,
+    joint_friction_scale=0.02,
+)
+"""A robot that training has not seen: a stand-in for the gap between simulation and hardware."""
+
+
+class SimRobot:
+    """One simulated robot; a RobotInterface.
+
+    Joint torque is `kp (position - q) + kd (velocity - dq) + effort` of the command in force, computed at every physics
+    step, clipped to the joint's limit. A command is in force until it expires; before the first one, and after
+    expiry, the joints are damped with the robot's own gains. Raises ConfigError for a payload on an unknown body.
+    """
+
+    def __init__(
+        self,
+        spec: RobotSpec,
+        config: SimRobotConfig = MISMATCHED,
+        *,
+        seed: int = 0,
+        clock: Clock | None = None,
+        model: mujoco.MjModel | None = None,
+    ) -> None:
+        self.spec = spec
+        self.config = config
+        self.clock: Clock = clock if clock is not None else MonotonicClock()
+        self.suspended = False
+        """While true, the root of a floating base hangs where it started, upright, as from a gantry."""
+        self.slipped_s = 0.0
+        """Simulated time given up because the machine could not keep pace."""
+        self.damping = True
+        """Whether the last physics step only damped, by command or on its own."""
+        self._model = make_model(spec, config, model)
+        self._data = mujoco.MjData(self._model)
+        self._rng = np.random.default_rng(seed)
+        self._bias = config.joint_bias_rad * self._rng.standard_normal(len(spec.joints))
+        self._limit = config.strength_scale * np.array([j.effort_limit_nm for j in spec.joints])
+        self._damping_kd = np.array(spec.safety.damping_kd_nms_rad)
+        joints = [self._model.joint(name) for name in spec.joint_names]
+        self._qpos = np.array([j.qposadr[0] for j in joints])
+        self._dof = np.array([j.dofadr[0] for j in joints])
+        self._root = self._model.body(spec.root_body).id
+        self._connected = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the start pose at the clock's now, with no command and no measurement under way."""
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:] = default_qpos(self._model, self.spec)
+        mujoco.mj_forward(self._model, self._data)
+        self._start_qpos = self._data.qpos.copy()
+        self._torque = np.zeros(len(self.spec.joints))
+        self._command: JointCommand | None = None
+        self._under_way: deque[tuple[float, NumpyState]] = deque()
+        self._state: NumpyState | None = None
+        self._start_s = self.clock.now()
+        self._steps = 0
+        self._next_measurement_s = self._start_s
+
+    @property
+    def time_s(self) -> float:
+        """How far physics has come, on the clock."""
+        return self._start_s + self._steps * self.config.timestep_s
+
+    @property
+    def joint_pos(self) -> Array:
+        """(n_joints,) true positions, rad."""
+        return self._data.qpos[self._qpos]
+
+    @property
+    def joint_vel(self) -> Array:
+        """(n_joints,) true velocities, rad/s."""
+        return self._data.qvel[self._dof]
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        return self._model
+
+    @property
+    def data(self) -> mujoco.MjData:
+        """Live physics state, to render from."""
+        return self._data
+
+    def connect(self) -> None:
+        """Start the clock of physics now; measurements arrive from here on."""
+        if not self._connected:
+            self.reset()
+            self._connected = True
+
+    def read(self) -> NumpyState | None:
+        self.advance()
+        return self._state
+
+    def write(self, command: JointCommand) -> JointCommand:
+        """Put a command in force. Raises ContractError naming the field that is not finite or has the wrong length."""
+        for name in ("position", "velocity", "effort", "kp", "kd"):
+            values = getattr(command, name)
+            if np.shape(values) != self._limit.shape or not np.isfinite(values).all():
+                raise ContractError(f"joint command: {name} must be {len(self._limit)} finite numbers, got {values}")
+        self.advance()
+        self._command = command
+        return command
+
+    def stop(self) -> None:
+        self._command = None
+
+    def __enter__(self) -> SimRobot:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def advance(self) -> None:
+        """Step physics up to the clock's now, and take the measurements due on the way."""
+        now = self.clock.now()
+        behind = now - self.time_s - self.config.catch_up_s
+        if behind > 0:
+            self._start_s += behind
+            self._next_measurement_s += behind
+            self.slipped_s += behind
+        # Half a step of tolerance: the clock's deadlines and sums of steps round differently.
+        while self.time_s + 0.5 * self.config.timestep_s < now:
+            if self.time_s >= self._next_measurement_s - 1e-9:
+                self._measure()
+            self._step()
+        self._deliver(now)
+
+    def _step(self) -> None:
+        command = self._command
+        if command is None or self.time_s >= command.expires_s:
+            torque = -self._damping_kd * self.joint_vel
+            self.damping = True
+        else:
+            error = command.position - (self.joint_pos + self._bias)
+            torque = command.kp * error + command.kd * (command.velocity - self.joint_vel) + command.effort
+            self.damping = not (command.kp.any() or command.effort.any())
+        self._torque = np.clip(self.config.strength_scale * torque, -self._limit, self._limit)
+        self._data.qfrc_applied[self._dof] = self._torque
+        if self.spec.floating_base:
+            self._data.xfrc_applied[self._root] = self._gantry_wrench() if self.suspended else 0.0
+        mujoco.mj_step(self._model, self._data)
+        self._steps += 1
+
+    def _gantry_wrench(self) -> Array:
+        """(6,) force and torque on the root, world frame: the whole weight, and a spring-damper to where it started."""
+        mass = self._model.body_subtreemass[self._root]
+        lean, twist = np.zeros(3), np.zeros(6)
+        mujoco.mju_subQuat(lean, self._start_qpos[3:7], self._data.qpos[3:7])
+        mujoco.mj_objectVelocity(self._model, self._data, mujoco.mjtObj.mjOBJ_XBODY, self._root, twist, 0)
+        force = mass * (_GANTRY_RAD_S**2 * (self._start_qpos[:3] - self._data.qpos[:3]) - 2 * _GANTRY_RAD_S * twist[3:])
+        torque = self._data.xmat[self._root].reshape(3, 3) @ lean * _GANTRY_NM_RAD - _GANTRY_NMS_RAD * twist[:3]
+        return np.concatenate((force - mass * self._model.opt.gravity, torque))
+
+    def _measure(self) -> None:
+        config, rng = self.config, self._rng
+        self._next_measurement_s += config.state_period_s
+        if rng.random() < config.drop_probability:
+            return
+        n = len(self.spec.joints)
+        pos = self.joint_pos + self._bias + config.joint_pos_noise_rad * rng.standard_normal(n)
+        vel = self.joint_vel + config.joint_vel_noise_rad_s * rng.standard_normal(n)
+        state = RobotState(
+            stamp_s=np.array([self.time_s]),
+            joint_pos=pos[None],
+            joint_vel=vel[None],
+            joint_effort=self._torque[None].copy(),
+            **self._imu(),
+        )
+        arrives_s = self.time_s + config.state_latency_s + config.latency_jitter_s * rng.random()
+        self._under_way.append((arrives_s, state))
+
+    def _imu(self) -> dict[str, Array]:
+        if "imu_quat_wxyz" not in self.spec.state_fields:
+            return {}
+        config, rng = self.config, self._rng
+        quat, gyro, acc = (self._data.sensor(name).data for name in ("imu_quat", "imu_gyro", "imu_acc"))
+        return {
+            "imu_quat_wxyz": quat[None].copy(),
+            "imu_ang_vel_b": (gyro + config.ang_vel_noise_rad_s * rng.standard_normal(3))[None],
+            "imu_lin_acc_b": (acc + config.lin_acc_noise_m_s2 * rng.standard_normal(3))[None],
+        }
+
+    def _deliver(self, now: float) -> None:
+        """Jitter may make a later measurement arrive first; the earlier one is then of no use."""
+        arrived = [i for i, (arrives_s, _) in enumerate(self._under_way) if arrives_s <= now]
+        if arrived:
+            self._state = self._under_way[arrived[-1]][1]
+            for _ in range(arrived[-1] + 1):
+                self._under_way.popleft()
+
+
+def make_model(spec: RobotSpec, config: SimRobotConfig, model: mujoco.MjModel | None = None) -> mujoco.MjModel:
+    """A model of its own for `spec`, changed as `config` says, whose actuators do nothing: commands act as torques."""
+    model = load_model(spec.name) if model is None else copy.deepcopy(model)
+    model.opt.timestep = config.timestep_s
+    model.opt.integrator = int(_INTEGRATORS[config.integrator])
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+    model.body_mass[:] *= config.mass_scale
+    model.body_inertia[:] *= config.mass_scale
+    model.geom_friction[:] *= config.friction_scale
+    model.dof_damping[:] *= config.damping_scale
+    model.dof_armature[:] *= config.armature_scale
+    for joint in spec.joints:
+        dof = model.joint(joint.name).dofadr[0]
+        model.dof_frictionloss[dof] += config.joint_friction_scale * joint.effort_limit_nm
+    if config.payload_kg:
+        names = [model.body(i).name for i in range(1, model.nbody)]
+        if config.payload_body not in names:
+            raise ConfigError(f"unknown payload_body {config.payload_body!r}; valid: {', '.join(names)}")
+        model.body_mass[model.body(config.payload_body).id] += config.payload_kg
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
