@@ -1,0 +1,84 @@
+"""Offscreen frames of a MuJoCo model, and H.264 files of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import imageio.v3 as iio
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.errors import MissingDependencyError
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A marker drawn into a frame; it takes no part in physics."""
+
+    pos_w: NDArray[np.float64]
+    """(3,) m, world frame."""
+    radius_m: float
+    rgba: tuple[float, float, float, float]
+
+
+class FrameRenderer:
+    """Renders one model from its camera "main". A context manager, because it owns an OpenGL context.
+
+    Raises MissingDependencyError, with the packages that help, where no offscreen OpenGL can be had.
+    """
+
+    def __init__(self, model: mujoco.MjModel, width: int = 640, height: int = 480, shadows: bool = True) -> None:
+        try:
+            self._renderer = mujoco.Renderer(model, height=height, width=width)
+        except Exception as error:  # each OpenGL back end raises a type of its own
+            raise MissingDependencyError(
+                f"cannot render offscreen ({error}); on Debian or Ubuntu: apt install libegl1 libgl1 libgl1-mesa-dri, "
+                "and set MUJOCO_GL=egl"
+            ) from error
+        flags = self._renderer.scene.flags
+        flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = shadows
+        flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
+
+    def frame(self, data: mujoco.MjData, markers: Iterable[Sphere] = ()) -> Frame:
+        """(height, width, 3) RGB of the state in `data`, whose kinematics must be current."""
+        self._renderer.update_scene(data, camera="main")
+        scene = self._renderer.scene
+        for marker in markers:
+            if scene.ngeom >= scene.maxgeom:
+                break
+            mujoco.mjv_initGeom(
+                scene.geoms[scene.ngeom],
+                int(mujoco.mjtGeom.mjGEOM_SPHERE),
+                np.full(3, marker.radius_m),
+                marker.pos_w,
+                np.eye(3).ravel(),
+                np.array(marker.rgba, dtype=np.float32),
+            )
+            scene.ngeom += 1
+        return self._renderer.render()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def __enter__(self) -> FrameRenderer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_mp4(path: Path, frames: list[Frame], fps: float) -> None:
+    """H.264 in MP4, playable in every browser; written atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp.mp4")
+    iio.imwrite(temporary, np.stack(frames), fps=fps, codec="libx264", plugin="FFMPEG", macro_block_size=8)
+    os.replace(temporary, path)
