@@ -9,22 +9,26 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from robot_rl.bundle.metadata import onnx_metadata
+from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.contract import Contract
 from robot_rl.env import RobotVecEnv
-from robot_rl.networks.policy_io import PolicyGraph, PolicyIO
+from robot_rl.errors import ConfigError
+from robot_rl.networks.policy_io import PolicyGraph
 
 OPSET = 20
-METADATA_PREFIX = "robot_rl"
+CLOSED_LOOP_STEPS = 1000
+CLOSED_LOOP_TOLERANCE = 1e-5
+GOLDEN_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def to_onnx(graph: PolicyGraph, run_path: str = "") -> bytes:
     assert program is not None  # with dynamo=True the exporter returns a program
     model = program.model_proto
     del model.metadata_props[:]  # replaced, never appended to: a key must not appear twice
-    onnx.helper.set_model_props(model, metadata(contract, run_path))
+    onnx.helper.set_model_props(model, onnx_metadata(contract, run_path))
     for node in model.graph.node:
         # The exporter's notes on each node hold source paths and stack traces of the machine that trained.
         del node.metadata_props[:]
@@ -77,61 +81,39 @@ def to_onnx(graph: PolicyGraph, run_path: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def metadata(contract: Contract, run_path: str = "") -> dict[str, str]:
-    """The keys that mjlab and legged_control2 read, at full precision, and our contract under its own prefix."""
-
-    def numbers(values: list[float]) -> str:
-        return ",".join(repr(float(v)) for v in values)
-
-    command = contract.command
-    return {
-        "run_path": run_path,
-        "joint_names": ",".join(contract.joint_names),
-        "joint_stiffness": numbers([j.kp_nm_rad for j in contract.joints]),
-        "joint_damping": numbers([j.kd_nms_rad for j in contract.joints]),
-        "default_joint_pos": numbers([j.default_pos_rad for j in contract.joints]),
-        "command_names": command.name if command else "",
-        "observation_names": ",".join(name for name, _ in contract.observation_terms),
-        "action_scale": numbers(list(contract.action.scale_rad)),
-        f"{METADATA_PREFIX}.contract": contract.to_json(),
-        f"{METADATA_PREFIX}.contract_sha256": contract.digest(),
-    }
-
-
 @torch.no_grad()
-def closed_loop(env: RobotVecEnv, normalizer: nn.Module, actor: nn.Module, model: bytes, steps: int) -> ClosedLoop:
-    """Drive `env` with the torch policy for `steps` steps and run the ONNX graph beside it.
+def closed_loop(env: RobotVecEnv, graph: PolicyGraph, policy: OnnxPolicy, steps: int) -> ClosedLoop:
+    """Drive one environment with the torch graph for `steps` steps and run the exported policy beside it.
 
-    Both see the same sensors and command. The ONNX graph runs on its *own* memory, so that an error in what it feeds
-    back grows instead of being corrected at every step; memory restarts with the episode, as on the robot.
+    Both see the same sensors and command. The exported policy runs on its *own* memory, so that an error in what it feeds
+    back grows instead of being corrected at every step; memory restarts with the episode, as it does on a robot.
     """
-    policy_io: PolicyIO = env.policy_io
-    graph = PolicyGraph(policy_io, normalizer, actor).eval()
-    specs, names = policy_io.contract.inputs, policy_io.contract.output_names
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    env.reset(seed=0)
-    memory: dict[str, Tensor] = {}
-    rows: dict[str, list[Tensor]] = {f"in/{s.name}": [] for s in specs} | {f"out/{n}": [] for n in names}
+    if env.num_envs != 1:
+        raise ConfigError(f"the closed loop takes one environment, got {env.num_envs}")
+    contract = graph.io.contract
+    memory_names = graph.io.memory_names
+    names_in, names_out = [t.name for t in contract.inputs], contract.output_names
+    rows: dict[str, list[NDArray[np.float32]]] = {n: [] for n in names_in} | {f"out/{n}": [] for n in names_out}
     max_error = 0.0
-    restarted = torch.ones(env.num_envs, dtype=torch.bool)
+    memory: dict[str, NDArray[np.float32]] = {}
+    env.reset(seed=0)
     for _ in range(steps):
-        inputs = {name: value.clone() for name, value in env.policy_inputs().items()}
-        outputs = dict(zip(names, graph(*(inputs[s.name] for s in specs)), strict=True))
-        fed = {n: torch.where(restarted[:, None], inputs[n], memory.get(n, inputs[n])) for n in policy_io.memory_names}
-        computed = session.run(list(names), {s.name: ({**inputs, **fed})[s.name].numpy() for s in specs})
-        onnx_outputs = {n: torch.from_numpy(np.asarray(v)) for n, v in zip(names, computed, strict=True)}
-        max_error = max(max_error, *(float((onnx_outputs[n] - outputs[n]).abs().max()) for n in names))
-        memory = {n: onnx_outputs[f"next_{n}"] for n in policy_io.memory_names}
-        for name, value in inputs.items():
-            rows[f"in/{name}"].append(value)
-        for name, value in outputs.items():
-            rows[f"out/{name}"].append(value)
+        inputs = {name: env.policy_inputs()[name].clone() for name in names_in}
+        outputs = dict(zip(names_out, graph(*inputs.values()), strict=True))
+        seen = {name: value.numpy() for name, value in inputs.items()}
+        exported = policy.run(seen | memory)
+        error = max(float(np.abs(exported[n] - outputs[n].numpy()).max()) for n in names_out)
+        max_error = max(max_error, error) if error == error else float("nan")
+        for name, value in seen.items():
+            rows[name].append(value)
+        for name in names_out:
+            rows[f"out/{name}"].append(outputs[name].numpy())
         step = env.step(outputs["action"])
-        restarted = step.terminated | step.truncated
-    stacked = {name: torch.cat(values).numpy() for name, values in rows.items()}
+        ended = bool(step.terminated[0] | step.truncated[0])
+        memory = {} if ended else {n: exported[f"next_{n}"] for n in memory_names}
     return ClosedLoop(
-        inputs={s.name: stacked[f"in/{s.name}"] for s in specs},
-        outputs={n: stacked[f"out/{n}"] for n in names},
+        inputs={n: np.concatenate(rows[n]) for n in names_in},
+        outputs={n: np.concatenate(rows[f"out/{n}"]) for n in names_out},
         max_error=max_error,
         steps=steps,
     )
@@ -165,15 +147,13 @@ def card(contract: Contract, facts: Mapping[str, object], evaluation: Mapping[st
     return "\n".join(lines)
 
 
-class _quiet:
-    """Silence a logger inside a with block."""
-
-    def __init__(self, name: str) -> None:
-        self.logger = logging.getLogger(name)
-
-    def __enter__(self) -> None:
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a logger."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

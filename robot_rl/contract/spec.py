@@ -79,6 +79,10 @@ class TensorSpec:
     """Memory only: fed back as the policy computed it, or as the safety filter let it through."""
 
     def __post_init__(self) -> None:
+        for field, valid in (("source", Source), ("start", MemoryStart), ("feedback", Feedback)):
+            value = getattr(self, field)
+            if value is not None and value not in get_args(valid):
+                raise ContractError(f"tensor {self.name!r}: {field} {value!r}; valid: {', '.join(get_args(valid))}")
         if any(not isinstance(d, int) or d <= 0 for d in self.shape):
             raise ContractError(f"tensor {self.name!r}: shape {self.shape} must hold positive integers")
         if self.source == "state" and self.name not in STATE_FIELDS:
@@ -105,6 +109,8 @@ class ActionSpec:
     high_rad: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(ActionKind):
+            raise ContractError(f"action kind {self.kind!r}; valid: {', '.join(get_args(ActionKind))}")
         sizes = {len(self.scale_rad), len(self.offset_rad), len(self.low_rad), len(self.high_rad)}
         if len(sizes) != 1:
             raise ContractError("action: scale, offset, low and high differ in length")
@@ -135,6 +141,11 @@ class Contract:
         if self.schema_version != SCHEMA_VERSION:
             raise ContractError(
                 f"schema version {self.schema_version} is not supported; this code reads {SCHEMA_VERSION}"
+            )
+        if self.quaternion_order not in get_args(QuaternionOrder):
+            raise ContractError(
+                f"quaternion order {self.quaternion_order!r} is not supported; "
+                f"valid: {', '.join(get_args(QuaternionOrder))}"
             )
         if not self.control_period_s > 0:
             raise ContractError(f"control_period_s must be positive, got {self.control_period_s}")
