@@ -12,17 +12,21 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from robot_rl.bundle.metadata import onnx_metadata
 from robot_rl.bundle.policy import OnnxPolicy
+from robot_rl.bundle.write import write_bundle
 from robot_rl.contract import Contract
 from robot_rl.env import RobotVecEnv
-from robot_rl.errors import ConfigError
+from robot_rl.errors import BundleError, ConfigError
 from robot_rl.networks.policy_io import PolicyGraph
 
 OPSET = 20
@@ -81,12 +85,62 @@ def to_onnx(graph: PolicyGraph, run_path: str = "") -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """Where a policy comes from, as its bundle will say."""
+
+    task: str
+    algorithm: str
+    git_revision: str
+    run: str
+    config: Mapping[str, Any]
+    seeds: Mapping[str, int]
+    evaluation: Mapping[str, Any]
+
+
+def export_policy(
+    env: RobotVecEnv, normalizer: nn.Module, actor: nn.Module, path: Path, provenance: Provenance, *, overwrite: bool
+) -> ClosedLoop:
+    """Export, compare with torch over CLOSED_LOOP_STEPS steps of `env` (one environment), and write the bundle.
+
+    `normalizer` maps obs to obs and `actor` obs to actions in [-1, 1]. Raises BundleError, and writes nothing, if the
+    exported graph and training's modules differ by more than CLOSED_LOOP_TOLERANCE.
+    """
+    contract = env.policy_io.contract
+    graph = PolicyGraph(env.policy_io, normalizer, actor).eval()
+    model = to_onnx(graph, provenance.run)
+    loop = closed_loop(env, graph, OnnxPolicy(model, contract), CLOSED_LOOP_STEPS)
+    if not loop.max_error <= CLOSED_LOOP_TOLERANCE:
+        raise BundleError(
+            f"the exported graph differs from training by {loop.max_error:.3g} within {loop.steps} closed-loop steps; "
+            f"at most {CLOSED_LOOP_TOLERANCE:g} is accepted"
+        )
+    obs = loop.outputs["obs"]
+    write_bundle(
+        path,
+        onnx_bytes=model,
+        golden=golden_rows(loop, GOLDEN_ROWS),
+        card=card(contract, provenance),
+        contract=contract,
+        task=provenance.task,
+        algorithm=provenance.algorithm,
+        git_revision=provenance.git_revision,
+        config=provenance.config,
+        seeds=provenance.seeds,
+        evaluation=provenance.evaluation,
+        obs_mean=obs.mean(0, dtype=np.float64).tolist(),
+        obs_std=obs.std(0, dtype=np.float64).tolist(),
+        overwrite=overwrite,
+    )
+    return loop
+
+
 @torch.no_grad()
 def closed_loop(env: RobotVecEnv, graph: PolicyGraph, policy: OnnxPolicy, steps: int) -> ClosedLoop:
     """Drive one environment with the torch graph for `steps` steps and run the exported policy beside it.
 
-    Both see the same sensors and command. The exported policy runs on its *own* memory, so that an error in what it feeds
-    back grows instead of being corrected at every step; memory restarts with the episode, as it does on a robot.
+    Both see the same sensors and command. The exported policy runs on its *own* memory, so that an error in what it
+    feeds back grows instead of being corrected at every step; memory restarts with the episode, as on a robot.
     """
     if env.num_envs != 1:
         raise ConfigError(f"the closed loop takes one environment, got {env.num_envs}")
@@ -127,12 +181,18 @@ def golden_rows(rollout: ClosedLoop, rows: int, seed: int = 0) -> dict[str, NDAr
     return golden | {f"out/{n}": v[chosen] for n, v in rollout.outputs.items()}
 
 
-def card(contract: Contract, facts: Mapping[str, object], evaluation: Mapping[str, object]) -> str:
+def card(contract: Contract, provenance: Provenance) -> str:
     """CARD.md: what the policy is for, what it needs, how it was trained, how it did, and what nobody checked."""
-    lines = [f"# {facts.get('task', 'policy')}: {contract.robot} ({contract.variant})", ""]
-    lines += ["## Provenance", ""] + [f"- {key}: {value}" for key, value in facts.items()]
+    lines = [f"# {provenance.task}: {contract.robot} ({contract.variant})", "", "## Provenance", ""]
+    lines += [
+        f"- algorithm: {provenance.algorithm}",
+        f"- run: {provenance.run}",
+        f"- code revision: {provenance.git_revision or 'unknown'}",
+        f"- seeds: {', '.join(f'{name} {seed}' for name, seed in provenance.seeds.items())}",
+        f"- contract: sha256 {contract.digest()}",
+    ]
     lines += ["", "## Evaluation in simulation", ""]
-    lines += [f"- {key}: {value}" for key, value in evaluation.items()] or ["- none recorded"]
+    lines += [f"- {key}: {value}" for key, value in provenance.evaluation.items()] or ["- none recorded"]
     lines += ["", "## Runs at", "", f"- {1 / contract.control_period_s:g} Hz, period {contract.control_period_s} s"]
     lines += ["", "## Inputs", "", "| name | source | shape | unit | frame |", "|---|---|---|---|---|"]
     lines += [f"| {t.name} | {t.source} | {t.shape} | {t.unit} | {t.frame} |" for t in contract.inputs]
