@@ -32,8 +32,8 @@ def scene_path(robot: str) -> Path:
 def load_spec(robot: str) -> mujoco.MjSpec:
     """The editable model: the MJCF plus, per joint of the RobotSpec, armature and one position servo of the same name.
 
-    Actuators are in RobotSpec joint order, so `ctrl` is the vector of joint targets (rad) in contract order. Each applies
-    kp (target - q) - kd dq, limited to ± effort_limit_nm.
+    Actuators are in RobotSpec joint order, so `ctrl` is the vector of joint targets (rad) in contract order. Each
+    applies kp (target - q) - kd dq, limited to ± effort_limit_nm.
     """
     spec = mujoco.MjSpec.from_file(str(scene_path(robot)))
     add_motors(spec, get_robot(robot))
@@ -56,7 +56,10 @@ def add_motors(spec: mujoco.MjSpec, robot: RobotSpec) -> None:
 
 
 def default_qpos(model: mujoco.MjModel, robot: RobotSpec) -> NDArray[np.float64]:
-    """qpos (nq,) of the RobotSpec's default pose; a floating base stands upright with its lowest contact geom on the floor."""
+    """qpos (nq,) of the RobotSpec's default pose.
+
+    A floating base stands upright with its lowest contact geom, which must be a sphere or capsule, on the floor.
+    """
     data = mujoco.MjData(model)
     for joint in robot.joints:
         data.joint(joint.name).qpos = joint.default_pos_rad

@@ -1,0 +1,66 @@
+"""BatchSim: many worlds of one robot model, stepped together. What a backend must offer, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class BatchSim(Protocol):
+    """`num_worlds` copies of one model. Every tensor is a live view: it changes when the worlds are stepped or set.
+
+    Joints are in contract order. A floating base has its pose in qpos[:, :7] (m, scalar-first quaternion) and its
+    velocity in qvel[:, :6] (linear in the world frame, m/s; angular in the base frame, rad/s).
+    """
+
+    num_worlds: int
+    substeps: int
+    """Physics steps in one control period."""
+    device: torch.device
+    qpos: Tensor
+    """(num_worlds, nq); writable."""
+    qvel: Tensor
+    """(num_worlds, nv); writable."""
+    joint_pos: Tensor
+    """(num_worlds, n_joints) rad; part of qpos."""
+    joint_vel: Tensor
+    """(num_worlds, n_joints) rad/s; part of qvel."""
+    joint_effort: Tensor
+    """(num_worlds, n_joints) N m, applied in the last physics step; read only."""
+
+    def sensor(self, name: str) -> Tensor:
+        """(num_worlds, size) of a sensor of the model, as it read before the last physics step; read only."""
+        ...
+
+    def nominal(self, name: str) -> Tensor:
+        """The model field `name` (...) as it was loaded; a copy."""
+        ...
+
+    def model_field(self, name: str) -> Tensor:
+        """(num_worlds, ...) values of the model field `name`; writable, and in force after `apply_model`."""
+        ...
+
+    def apply_model(self, worlds: Tensor) -> None:
+        """Recompute what depends on the model fields just written for `worlds` (k,)."""
+        ...
+
+    def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Start `worlds` (k,) afresh from qpos (k, nq) and qvel (k, nv), at time 0, without memory of the past."""
+        ...
+
+    def step(self, ctrl: Tensor) -> None:
+        """Advance one control period. Joint targets: ctrl (num_worlds, n_joints), or one per physics step,
+        (num_worlds, substeps, n_joints).
+
+        Raises EnvError naming the world if the physics fails.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of the physics state and of every model field that was asked for."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...

@@ -1,0 +1,124 @@
+"""BatchSim on MuJoCo's own thread pool: no Python per world, and no copy between its arrays and our tensors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch, SimulationError
+from torch import Tensor
+
+from robot_rl.errors import CheckpointError, ConfigError, EnvError
+from robot_rl.robots import RobotSpec
+
+
+class MujocoCpuSim:
+    """See BatchSim. `num_threads` 0 means all cores. Results do not depend on the number of threads."""
+
+    def __init__(
+        self, model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps: int, num_threads: int = 0
+    ) -> None:
+        if num_worlds < 1 or substeps < 1:
+            raise ConfigError(f"num_worlds and substeps must be at least 1, got {num_worlds}, {substeps}")
+        self.num_worlds = num_worlds
+        self.substeps = substeps
+        self.device = torch.device("cpu")
+        self.model = model
+        self._batch = Batch(model, num_worlds, num_threads)
+        self._fields: dict[str, Tensor] = {}
+        n = len(robot.joints)
+        first_qpos, first_dof = _joint_addresses(model, robot)
+        self.qpos = self._view("qpos")
+        self.qvel = self._view("qvel")
+        self.joint_pos = self.qpos[:, first_qpos : first_qpos + n]
+        self.joint_vel = self.qvel[:, first_dof : first_dof + n]
+        self.joint_effort = self._view("actuator_force")
+        self._ctrl = self._view("ctrl")
+        self._warnings_seen = self._batch.warning[..., 0].copy()
+
+    def sensor(self, name: str) -> Tensor:
+        sensor = self.model.sensor(name)
+        start, size = int(sensor.adr[0]), int(sensor.dim[0])
+        return self._view("sensordata")[:, start : start + size]
+
+    def nominal(self, name: str) -> Tensor:
+        return torch.from_numpy(getattr(self.model, name).copy())
+
+    def model_field(self, name: str) -> Tensor:
+        if name not in self._fields:
+            self._fields[name] = torch.from_numpy(self._batch.expand(name))
+        return self._fields[name]
+
+    def apply_model(self, worlds: Tensor) -> None:
+        self._batch.set_const(worlds.numpy())
+
+    def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        ids = worlds.numpy()
+        self._batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        self.qpos[worlds] = qpos.to(self.qpos.dtype)
+        self.qvel[worlds] = qvel.to(self.qvel.dtype)
+        self._ctrl[worlds] = self.joint_pos[worlds]
+        # So that sensors and efforts read now belong to this state and not to the last episode.
+        self._call(self._batch.forward, ids)
+
+    def step(self, ctrl: Tensor) -> None:
+        if ctrl.dim() == 2:
+            self._ctrl.copy_(ctrl)
+            self._call(self._batch.step, nstep=self.substeps)
+        else:
+            self._call(self._batch.rollout, self.substeps, ctrl.double().numpy(), record=())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        fields = {f"model/{name}": field.clone() for name, field in self._fields.items()}
+        return {"rows": torch.from_numpy(self._batch.state.copy()), **fields}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        expected = {"rows": self._batch.state.shape} | {f"model/{k}": tuple(v.shape) for k, v in self._fields.items()}
+        given = {name: tuple(value.shape) for name, value in state.items()}
+        if given != expected:
+            raise CheckpointError(f"physics state does not fit: expected {expected}, got {given}")
+        for name, field in self._fields.items():
+            field.copy_(state[f"model/{name}"])
+        if self._fields:
+            self._batch.set_const()
+        self._batch.state[:] = state["rows"].numpy()
+
+    def snapshot(self, world: int) -> mujoco.MjData:
+        """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
+        data = self._batch.get_data(world)
+        mujoco.mj_forward(self.model, data)
+        return data
+
+    def _view(self, name: str) -> Tensor:
+        with warnings.catch_warnings():
+            # Outputs are read-only arrays, of which torch warns that a write through the tensor is undefined.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(self._batch.bind(name))
+
+    def _call(self, function, *args, **kwargs) -> None:
+        """Call into the batch; a failure or a new warning of any world becomes an EnvError."""
+        try:
+            function(*args, **kwargs)
+        except SimulationError as error:
+            raise EnvError(f"physics failed in env {int(error.ids[0])}: {error}") from error
+        counts = self._batch.warning[..., 0]
+        if np.any(counts > self._warnings_seen):
+            world, kind = (int(i[0]) for i in np.nonzero(counts > self._warnings_seen))
+            raise EnvError(f"physics of env {world} is not to be trusted: MuJoCo {mujoco.mjtWarning(kind).name}")
+
+
+def _joint_addresses(model: mujoco.MjModel, robot: RobotSpec) -> tuple[int, int]:
+    """First qpos and dof address of the robot's joints, which must be consecutive and in contract order."""
+    joints = [model.joint(name) for name in robot.joint_names]
+    qpos = [int(j.qposadr[0]) for j in joints]
+    dofs = [int(j.dofadr[0]) for j in joints]
+    actuators = [model.actuator(i).name for i in range(model.nu)]
+    for addresses in (qpos, dofs):
+        if addresses != list(range(addresses[0], addresses[0] + len(joints))):
+            raise ConfigError(f"robot {robot.name!r}: the model's joints are not in the order of the RobotSpec")
+    if actuators != list(robot.joint_names):
+        raise ConfigError(f"robot {robot.name!r}: the model's actuators are not in the order of the RobotSpec")
+    return qpos[0], dofs[0]

@@ -1,0 +1,190 @@
+"""The environment: a task's MDP on a BatchSim, seen through the task's PolicyIO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from robot_rl.env import Step
+from robot_rl.errors import CheckpointError, EnvError
+from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.disturbances import ActionLatency, Pushes
+from robot_rl_sim.mdp import Mdp, Outcome, Transition
+from robot_rl_sim.randomization import NOMINAL, RandomizationConfig, Randomizer
+from robot_rl_sim.sensors import Sensors
+
+
+class SimVecEnv:
+    """A RobotVecEnv (see robot_rl.env). All randomness comes from one generator, seeded here or by `reset(seed)`.
+
+    `randomization=NOMINAL` gives the robot as modelled, without sensor noise or latency.
+    """
+
+    def __init__(self, mdp: Mdp, sim: BatchSim, seed: int, randomization: RandomizationConfig = NOMINAL) -> None:
+        n, io = sim.num_worlds, mdp.policy_io
+        self.mdp = mdp
+        self.sim = sim
+        self.policy_io = io
+        self.num_envs = n
+        self.obs_dim = io.obs_dim
+        self.action_dim = len(mdp.robot.joints)
+        self.max_episode_steps = mdp.max_episode_steps
+        self.device = sim.device
+
+        fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
+        latency = randomization.action_latency_steps
+        self._generator = torch.Generator().manual_seed(seed)
+        self._randomizer = Randomizer(sim, randomization)
+        self._sensors = Sensors(sim, fields, randomization.sensor_noise)
+        self._pushes = Pushes(mdp.pushes, n) if mdp.pushes else None
+        self._latency = ActionLatency(n, self.action_dim, sim.substeps, latency) if latency else None
+
+        self._all = torch.arange(n)
+        # Named as PolicyIO.encode wants them, in contract order.
+        names = {t.name: "command" if t.source == "command" else t.name for t in io.contract.inputs}
+        self._contract_names = {name: contract_name for contract_name, name in names.items()}
+        self._inputs = {names[t.name]: torch.zeros(n, *t.shape) for t in io.contract.inputs}
+        self._obs = torch.zeros(n, io.obs_dim)
+        self._steps = torch.zeros(n, dtype=torch.int64)
+        self._steps_at_goal = torch.zeros(n, dtype=torch.int64)
+        self._return = torch.zeros(n)
+        self._no_command = torch.zeros(n, 0)
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        """Start every environment anew; returns obs (n_envs, obs_dim)."""
+        if seed is not None:
+            self._generator.manual_seed(seed)
+        self._start(self._all)
+        return self._obs.clone()
+
+    def step(self, action: Tensor) -> Step:
+        """One control period. Raises EnvError, naming term and env, for an action or a result that is not finite."""
+        _check_finite("action", action)
+        action = action.clamp(-1.0, 1.0)
+        target = self.policy_io.decode(action, self._inputs["last_target"])
+        if self._pushes:
+            self._pushes.apply(self.sim, self._generator)
+        self.sim.step(self._latency.apply(target) if self._latency else target)
+
+        outcome = self._outcome(action)
+        reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
+        terminated = outcome.terminated
+        self._steps += 1
+        truncated = (self._steps >= self.max_episode_steps) & ~terminated
+        self._return += reward
+        self._steps_at_goal = torch.where(outcome.at_goal, self._steps_at_goal + 1, 0)
+        info = {f"reward/{name}": value for name, value in outcome.rewards.items()}
+        info["episode_return"] = self._return.clone()
+        info["episode_length"] = self._steps.clone()
+        info["success"] = (self._steps_at_goal >= self.mdp.hold_steps) & ~terminated
+
+        self._inputs |= self.policy_io.next_memory(self._obs, action, target)
+        self._inputs |= self.policy_io.state_inputs(self._sensors.read(self._generator))
+        final_obs = self._obs = self._encode(self._inputs)
+        ended = (terminated | truncated).nonzero().squeeze(-1)
+        if len(ended):
+            self._start(ended)
+        return Step(self._obs.clone(), reward, terminated, truncated, final_obs.clone(), info)
+
+    def policy_inputs(self) -> dict[str, Tensor]:
+        """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
+        return {contract_name: self._inputs[name].clone() for name, contract_name in self._contract_names.items()}
+
+    def close(self) -> None:
+        """Nothing to release: the worlds go with the object."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything needed to go on exactly from here."""
+        sim = {f"sim/{name}": value for name, value in self.sim.state_dict().items()}
+        generator = {"generator": self._generator.get_state()}
+        return {name: value.clone() for name, value in self._tensors().items()} | sim | generator
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the state of an environment of the same task, size and randomisation, else CheckpointError."""
+        own = self._tensors()
+        sim = {name.removeprefix("sim/"): value for name, value in state.items() if name.startswith("sim/")}
+        given = {k: tuple(v.shape) for k, v in state.items() if k != "generator" and not k.startswith("sim/")}
+        expected = {name: tuple(value.shape) for name, value in own.items()}
+        if given != expected or "generator" not in state:
+            differing = sorted(k for k in given.keys() | expected.keys() if given.get(k) != expected.get(k))
+            raise CheckpointError(f"environment state does not fit; different or missing: {differing or ['generator']}")
+        self.sim.load_state_dict(sim)
+        for name, value in own.items():
+            value.copy_(state[name])
+        self._generator.set_state(state["generator"])
+
+    def _start(self, worlds: Tensor) -> None:
+        """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
+        start = self.mdp.start(len(worlds), self._generator)
+        self._randomizer.reset(worlds, self._generator)
+        self._sensors.reset(worlds, self._generator)
+        self.sim.set_state(worlds, start.qpos, start.qvel)
+        inputs = self.policy_io.state_inputs(self._sensors.read(self._generator, worlds))
+        if "command" in self._inputs:
+            inputs["command"] = start.command
+        inputs |= self.policy_io.start_memory(inputs)
+        self._inputs = {name: self._inputs[name].index_copy(0, worlds, inputs[name]) for name in self._inputs}
+        self._obs = self._obs.index_copy(0, worlds, self._encode(inputs))
+        if self._latency:
+            self._latency.reset(worlds, inputs["last_target"], self._generator)
+        if self._pushes:
+            self._pushes.reset(worlds, self._generator)
+        for counter in (self._steps, self._steps_at_goal, self._return):
+            counter[worlds] = 0
+
+    def _outcome(self, action: Tensor) -> Outcome:
+        """The task's verdict on the step just made, checked."""
+        outcome = self.mdp.outcome(
+            Transition(
+                sim=self.sim,
+                joint_pos=self.sim.joint_pos.float(),
+                joint_vel=self.sim.joint_vel.float(),
+                action=action,
+                last_action=self._inputs["last_action"],
+                command=self._inputs.get("command", self._no_command),
+            )
+        )
+        for name, value in outcome.rewards.items():
+            _check_finite(f"reward/{name}", value)
+        return outcome
+
+    def _encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """PolicyIO's encoding, checked."""
+        obs = self.policy_io.encode(inputs)
+        # One sum finds any NaN or infinity; which term it was is worth computing only then.
+        if not torch.isfinite(obs.sum()):
+            sizes = [size for _, size in self.policy_io.contract.observation_terms]
+            frames = obs.split(sizes * self.policy_io.contract.history_length, dim=1)
+            names = [name for name, _ in self.policy_io.contract.observation_terms]
+            for name, frame in zip(names * self.policy_io.contract.history_length, frames, strict=True):
+                _check_finite(f"observation/{name}", frame)
+        return obs
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The live tensors that make up the state, but for the physics and the generator."""
+        groups: dict[str, dict[str, Tensor]] = {
+            "inputs": self._inputs,
+            "episode": {"steps": self._steps, "steps_at_goal": self._steps_at_goal, "return": self._return},
+            "sensors": self._sensors.state,
+            "mdp": self.mdp.state,
+        }
+        if self._latency:
+            groups["latency"] = self._latency.state
+        if self._pushes:
+            groups["pushes"] = self._pushes.state
+        return {"obs": self._obs} | {
+            f"{g}/{name}": value for g, group in groups.items() for name, value in group.items()
+        }
+
+
+def _check_finite(name: str, value: Tensor) -> None:
+    """Raise EnvError naming the first row of `value` (n, ...) that holds NaN or infinity."""
+    if not torch.isfinite(value.sum()):
+        bad = (~torch.isfinite(value)).flatten(1 if value.dim() > 1 else 0)
+        rows = (bad.any(-1) if bad.dim() > 1 else bad).nonzero().squeeze(-1)
+        if len(rows):
+            env = int(rows[0])
+            raise EnvError(f"{name} of env {env} is not finite: {value[env].tolist()}")

@@ -1,0 +1,78 @@
+"""What a task is to the environment: how an episode starts, and what each step was worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robot_rl.networks.policy_io import PolicyIO
+from robot_rl.robots import RobotSpec
+from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.disturbances import PushConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first state of k episodes, and what is asked of them."""
+
+    qpos: Tensor
+    """(k, nq)."""
+    qvel: Tensor
+    """(k, nv)."""
+    command: Tensor
+    """(k, command_dim), in the units of the contract's command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of all worlds, as it truly was: without sensor noise, in float32."""
+
+    sim: BatchSim
+    joint_pos: Tensor
+    """(n, n_joints) rad."""
+    joint_vel: Tensor
+    """(n, n_joints) rad/s."""
+    action: Tensor
+    """(n, n_joints) in [-1, 1]."""
+    last_action: Tensor
+    """(n, n_joints), the action before; zero in the first step of an episode."""
+    command: Tensor
+    """(n, command_dim)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step was worth."""
+
+    rewards: dict[str, Tensor]
+    """Term -> (n,), weighted; their sum is the reward."""
+    terminated: Tensor
+    """(n,) bool: failed, and no value follows."""
+    at_goal: Tensor
+    """(n,) bool: this step fulfils what the command asks."""
+
+
+class Mdp(Protocol):
+    """A task written on batched tensors: config, start states, rewards, terminations."""
+
+    robot: RobotSpec
+    policy_io: PolicyIO
+    substeps: int
+    max_episode_steps: int
+    hold_steps: int
+    """An episode succeeds if `at_goal` held in each of its last `hold_steps` steps."""
+    pushes: PushConfig | None
+    """Pushes that are part of the task, whether or not the dynamics are randomised."""
+    state: dict[str, Tensor]
+    """What `start` draws from besides the generator; saved and restored with the environment."""
+
+    def start(self, n: int, generator: torch.Generator) -> Start:
+        """Draw the starts of n episodes."""
+        ...
+
+    def outcome(self, t: Transition) -> Outcome:
+        """Rewards, terminations and goal test of one step."""
+        ...

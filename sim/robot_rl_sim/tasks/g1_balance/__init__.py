@@ -1,0 +1,20 @@
+"""Standing under pushes with the Unitree G1."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robot_rl_sim.env import SimVecEnv
+
+
+def make_env(
+    *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+) -> SimVecEnv:
+    """See robot_rl.env.EnvFactory."""
+    from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+    from robot_rl_sim.tasks.assemble import assemble
+    from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
+
+    randomization = RandomizationConfig() if randomize else NOMINAL
+    return assemble(G1Balance(), num_envs, seed, randomization, device, num_threads)

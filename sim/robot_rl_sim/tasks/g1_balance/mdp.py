@@ -1,0 +1,118 @@
+"""g1-balance: stand upright near the default pose while being pushed. Observes only what the robot measures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from robot_rl.contract import ActionSpec
+from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, gravity_in_body
+from robot_rl.robots import UNITREE_G1
+from robot_rl_sim.disturbances import PushConfig
+from robot_rl_sim.mdp import Outcome, Start, Transition
+from robot_rl_sim.models import default_qpos, load_model
+from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
+
+
+@dataclass(frozen=True, slots=True)
+class G1BalanceConfig:
+    control_period_s: float = 0.02
+    substeps: int = 4
+    max_episode_steps: int = 500
+    pushes: PushConfig = field(default_factory=PushConfig)
+    """0.3 to 0.8 m/s every 1.5 to 3 s."""
+    start_joint_noise_rad: float = 0.05
+    start_velocity_noise: float = 0.1
+    """m/s, and rad/s."""
+    min_height_m: float = 0.45
+    """Pelvis height that only a fall reaches; it stands at 0.76."""
+    alive_weight: float = 1.0
+    upright_weight: float = 1.0
+    pose_weight: float = 0.5
+    ang_vel_weight: float = 0.05
+    effort_weight: float = 0.5
+    action_rate_weight: float = 0.1
+
+
+def upright(gravity_b: Tensor) -> Tensor:
+    """1 upright, 0 lying: minus the vertical part of gravity's direction (n, 3), not below 0. (n,)."""
+    return (-gravity_b[:, 2]).clamp(min=0.0)
+
+
+def pose_closeness(joint_pos: Tensor, default_pos: Tensor) -> Tensor:
+    """exp(-4 × mean squared deviation) (n,) of joints (n, n_joints) rad from the default pose (n_joints,)."""
+    return torch.exp(-4.0 * (joint_pos - default_pos).square().mean(-1))
+
+
+def effort_share(effort: Tensor, limit: Tensor) -> Tensor:
+    """Mean square (n,) of torque (n, n_joints) as a share of each joint's limit (n_joints,)."""
+    return (effort / limit).square().mean(-1)
+
+
+class G1Balance:
+    """See robot_rl_sim.mdp.Mdp."""
+
+    robot = UNITREE_G1
+    hold_steps = 1
+
+    def __init__(self, config: G1BalanceConfig | None = None) -> None:
+        self.config = config or G1BalanceConfig()
+        self.substeps = self.config.substeps
+        self.max_episode_steps = self.config.max_episode_steps
+        self.pushes: PushConfig | None = self.config.pushes
+        self.policy_io = _policy_io(self.config)
+        self.state: dict[str, Tensor] = {}
+        tilt = UNITREE_G1.safety.tilt_trip_rad
+        assert tilt is not None
+        self._cos_max_tilt = math.cos(tilt)
+        self._default_qpos = torch.from_numpy(default_qpos(load_model(UNITREE_G1.name), UNITREE_G1))
+        self._effort_limit = torch.tensor([j.effort_limit_nm for j in UNITREE_G1.joints])
+
+    def start(self, n: int, generator: torch.Generator) -> Start:
+        c, joints = self.config, len(UNITREE_G1.joints)
+        qpos = self._default_qpos.repeat(n, 1)
+        qpos[:, 7:] += c.start_joint_noise_rad * (2 * torch.rand(n, joints, generator=generator) - 1)
+        qvel = torch.zeros(n, 6 + joints)
+        qvel[:, :6] = c.start_velocity_noise * (2 * torch.rand(n, 6, generator=generator) - 1)
+        return Start(qpos, qvel, command=torch.zeros(n, 0))
+
+    def outcome(self, t: Transition) -> Outcome:
+        c = self.config
+        gravity_b = gravity_in_body(t.sim.qpos[:, 3:7].float())
+        ang_vel_b = t.sim.qvel[:, 3:6].float()
+        fallen = (-gravity_b[:, 2] < self._cos_max_tilt) | (t.sim.qpos[:, 2] < c.min_height_m)
+        rewards = {
+            "alive": c.alive_weight * (~fallen).float(),
+            "upright": c.upright_weight * upright(gravity_b),
+            "pose": c.pose_weight * pose_closeness(t.joint_pos, self.policy_io.default_pos),
+            "ang_vel": -c.ang_vel_weight * ang_vel_b.square().sum(-1),
+            "effort": -c.effort_weight * effort_share(t.sim.joint_effort.float(), self._effort_limit),
+            "action_rate": -c.action_rate_weight * (t.action - t.last_action).square().mean(-1),
+        }
+        return Outcome(rewards, terminated=fallen, at_goal=~fallen)
+
+
+def _policy_io(config: G1BalanceConfig) -> PolicyIO:
+    """Scales bring each term to order one: 4 rad/s of the base and 20 rad/s of a joint count as 1."""
+    low, high = soft_limits(UNITREE_G1)
+    return PolicyIO(
+        robot=UNITREE_G1,
+        terms=(
+            ObservationTerm("base_ang_vel", 0.25),
+            ObservationTerm("projected_gravity"),
+            ObservationTerm("joint_pos"),
+            ObservationTerm("joint_vel", 0.05),
+            ObservationTerm("last_action"),
+        ),
+        action=ActionSpec(
+            "position_relative",
+            quarter_effort_scale(UNITREE_G1),
+            tuple(j.default_pos_rad for j in UNITREE_G1.joints),
+            low,
+            high,
+        ),
+        control_period_s=config.control_period_s,
+    )

@@ -1,0 +1,101 @@
+"""leap-reach: from a random pose, bring all four fingertips to where another random pose has them, and stay there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robot_rl.contract import ActionSpec, TensorSpec
+from robot_rl.networks.kinematics import TipKinematics
+from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
+from robot_rl.robots import LEAP_HAND
+from robot_rl_sim.disturbances import PushConfig
+from robot_rl_sim.mdp import Outcome, Start, Transition
+from robot_rl_sim.tasks.actions import soft_limits
+from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M, sample_goals
+
+
+@dataclass(frozen=True, slots=True)
+class LeapReachConfig:
+    control_period_s: float = 0.05
+    substeps: int = 10
+    max_episode_steps: int = 40
+    action_scale_rad: float = 0.15
+    """Largest change of a target in one step: 3 rad/s at 20 Hz."""
+    pool_size: int = 4096
+    """Poses from which starts and goals are drawn."""
+    distance_weight: float = 10.0
+    """Per metre of mean fingertip distance."""
+    near_weight: float = 1.0
+    near_scale_m: float = 0.02
+    action_weight: float = 0.01
+    action_rate_weight: float = 0.02
+
+
+def tip_distance(tips: Tensor, goal: Tensor) -> Tensor:
+    """Distance (n, n_tips) m of each tip (n, n_tips, 3) from its goal (n, 3 n_tips)."""
+    return (tips - goal.unflatten(-1, (-1, 3))).norm(dim=-1)
+
+
+def closeness(distance: Tensor, scale_m: float) -> Tensor:
+    """Mean over tips (n,) of exp(-(d / scale)²): 1 on the goal, and flat far from it."""
+    return torch.exp(-((distance / scale_m) ** 2)).mean(-1)
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """(n, k) -> (n,)."""
+    return x.square().mean(-1)
+
+
+class LeapReach:
+    """See robot_rl_sim.mdp.Mdp. `seed` draws the pool of poses."""
+
+    robot = LEAP_HAND
+    hold_steps = 5
+    pushes: PushConfig | None = None
+
+    def __init__(self, seed: int, config: LeapReachConfig | None = None) -> None:
+        self.config = config or LeapReachConfig()
+        self.substeps = self.config.substeps
+        self.max_episode_steps = self.config.max_episode_steps
+        self.policy_io = _policy_io(self.config)
+        self._tips = TipKinematics(LEAP_HAND, LEAP_HAND.chains)
+        poses, goals = sample_goals(self.config.pool_size, seed)
+        self.state = {"poses": poses, "goals": goals}
+
+    def start(self, n: int, generator: torch.Generator) -> Start:
+        begin, end = torch.randint(self.config.pool_size, (2, n), generator=generator)
+        pose = self.state["poses"][begin]
+        return Start(qpos=pose, qvel=torch.zeros_like(pose), command=self.state["goals"][end])
+
+    def outcome(self, t: Transition) -> Outcome:
+        c = self.config
+        distance = tip_distance(self._tips(t.joint_pos), t.command)
+        rewards = {
+            "distance": -c.distance_weight * distance.mean(-1),
+            "near": c.near_weight * closeness(distance, c.near_scale_m),
+            "action": -c.action_weight * mean_square(t.action),
+            "action_rate": -c.action_rate_weight * mean_square(t.action - t.last_action),
+        }
+        never = torch.zeros(len(distance), dtype=torch.bool)
+        return Outcome(rewards, terminated=never, at_goal=(distance < TOLERANCE_M).all(-1))
+
+
+def _policy_io(config: LeapReachConfig) -> PolicyIO:
+    """Scales bring each term to order one: 10 rad/s, 0.1 m and one action step of lag each count as 1."""
+    low, high = soft_limits(LEAP_HAND)
+    n = len(LEAP_HAND.joints)
+    return PolicyIO(
+        robot=LEAP_HAND,
+        terms=(
+            ObservationTerm("joint_pos"),
+            ObservationTerm("joint_vel", 0.1),
+            ObservationTerm("target_error", 1 / config.action_scale_rad),
+            ObservationTerm("tip_error", 10.0),
+        ),
+        action=ActionSpec("position_delta", (config.action_scale_rad,) * n, (0.0,) * n, low, high),
+        control_period_s=config.control_period_s,
+        command=TensorSpec("fingertip_goal", (3 * len(LEAP_HAND.chains),), "m", "command", "palm", -0.3, 0.3),
+    )
