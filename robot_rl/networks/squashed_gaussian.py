@@ -1,0 +1,45 @@
+"""Actor whose action is the tanh of a diagonal Gaussian (Haarnoja et al. 2018, arXiv 1812.05905, appendix C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robot_rl.networks.mlp import Activation, mlp
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class SquashedGaussianActor(nn.Module):
+    """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean), which is what is exported."""
+
+    def __init__(
+        self, obs_dim: int, action_dim: int, hidden: Sequence[int] = (256, 256), activation: Activation = "relu"
+    ) -> None:
+        super().__init__()
+        self.body = mlp(obs_dim, hidden, 2 * action_dim, activation)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return torch.tanh(self.body(obs).chunk(2, dim=-1)[0])
+
+    def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Reparameterised action (n, action_dim) and its log-density (n,), measured in [-1, 1] units."""
+        mean, log_std = self.body(obs).chunk(2, dim=-1)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return squash(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Action tanh(u), u = mean + std * noise, and log π(action) summed over the last dimension.
+
+    log(1 - tanh(u)²) is written as 2 (log 2 - u - softplus(-2u)): equal, and finite for every u, where the usual
+    log(1 - a² + 1e-6) is wrong by orders of magnitude once |u| > 7.
+    """
+    u = mean + log_std.exp() * noise
+    log_prob = 2 * (u + F.softplus(-2 * u)) - log_std - 0.5 * noise.square()
+    constant = mean.shape[-1] * (2 * math.log(2) + 0.5 * math.log(2 * math.pi))
+    return torch.tanh(u), log_prob.sum(-1) - constant
