@@ -19,7 +19,7 @@ ABDUCTION_RAD = 0.35
 
 
 def sample_goals(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """n poses free of self-contact: joint_pos (n, 16) rad, and their tips (n, 12) m, palm frame, order of the chains."""
+    """n poses free of self-contact: joint_pos (n, 16) rad, and tips (n, 12) m, palm frame, order of the chains."""
     generator = torch.Generator().manual_seed(seed)
     model = load_model("leap_hand")
     data = mujoco.MjData(model)
