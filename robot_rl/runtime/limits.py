@@ -1,0 +1,194 @@
+"""SafetyLimits: every bound that the safety filter applies, as arrays made once from robot, contract and loop rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import Contract, JointSpec
+from robot_rl.errors import ConfigError
+from robot_rl.robots import RobotSpec, SafetyProfile
+
+Array = NDArray[np.float64]
+
+# Largest physically possible magnitude of a field, where the contract states no bounds of its own: SI units.
+_PHYSICAL = {
+    "joint_pos": 12.6,
+    "joint_vel": 100.0,
+    "joint_effort": 500.0,
+    "imu_quat_wxyz": 1.05,
+    "imu_ang_vel_b": 50.0,
+    "imu_lin_acc_b": 400.0,
+}
+_FIELD_SIZE = {"imu_quat_wxyz": 4, "imu_ang_vel_b": 3, "imu_lin_acc_b": 3}
+"""Fields that are not one number per joint."""
+
+# Which way is stricter, for each field of SafetyProfile that a user may change.
+_STRICTER = {
+    "target_rate_limit_rad_s": "lower",
+    "joint_vel_trip_rad_s": "lower",
+    "state_hold_s": "lower",
+    "state_damp_s": "lower",
+    "soft_margin": "higher",
+    "hard_margin_rad": "lower",
+    "tilt_trip_rad": "lower",
+    "base_ang_vel_trip_rad_s": "lower",
+    "hold_limit_s": "lower",
+    "stand_duration_s": "higher",
+    "stand_error_rad": "lower",
+    "soft_start_s": "higher",
+}
+
+
+def tighten(profile: SafetyProfile, **changes: Any) -> SafetyProfile:
+    """The profile with stricter values. Raises ConfigError naming the field and both values where one is wider."""
+    for name, value in changes.items():
+        current = getattr(profile, name, None)
+        if name == "backup":
+            stricter = value == current or (current, value) == ("hold", "damp")
+        elif name == "deadman":
+            stricter = bool(value) or not current
+        elif name in _STRICTER:
+            stricter = _is_stricter(_STRICTER[name], current, value)
+        else:
+            raise ConfigError(f"{name!r} cannot be tightened; valid: {', '.join((*_STRICTER, 'backup', 'deadman'))}")
+        if not stricter:
+            raise ConfigError(f"safety limit {name} may only be tightened: {value} is wider than {current}")
+    return dataclasses.replace(profile, **changes)
+
+
+def _is_stricter(direction: str, current: Any, value: Any) -> bool:
+    if current is None:
+        return True
+    if value is None or np.shape(value) != np.shape(current):
+        return False
+    new, old = np.asarray(value, np.float64), np.asarray(current, np.float64)
+    return bool(np.all(new <= old) if direction == "lower" else np.all(new >= old))
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyLimits:
+    """Bounds in joint order, SI units; arrays are (n_joints,). Build with `make`."""
+
+    profile: SafetyProfile
+    n_joints: int
+    loop_period_s: float
+    control_period_s: float
+    lower: Array
+    """Hard limits: the narrower of robot and contract."""
+    upper: Array
+    soft_lower: Array
+    """Hard limits drawn in by the profile's soft margin: no target leaves them."""
+    soft_upper: Array
+    action_low: Array
+    """What the policy was trained to ask for."""
+    action_high: Array
+    max_step: Array
+    """Largest change of a target in one loop tick, rad."""
+    vel_trip: Array
+    kp: Array
+    kd: Array
+    damping_kd: Array
+    default_pos: Array
+    state_hold_s: float
+    state_damp_s: float
+    time_to_live_s: float
+    """A command expires this long after the observation that it rests on."""
+    state_fields: tuple[str, ...]
+    """RobotState fields that must be there and sane."""
+    state_sizes: tuple[int, ...]
+    state_low: Array
+    """Bounds of the fields above, concatenated."""
+    state_high: Array
+
+    @staticmethod
+    def make(
+        robot: RobotSpec, contract: Contract, loop_period_s: float, profile: SafetyProfile | None = None
+    ) -> SafetyLimits:
+        """Limits for a policy of `contract` on `robot`; `profile` may be the robot's own, tightened.
+
+        Raises ConfigError if the loop is too slow for the state age at which the robot must damp, or if the pose to
+        stand in lies outside the soft limits.
+        """
+        profile = tighten(robot.safety, **_differences(robot.safety, profile)) if profile else robot.safety
+        lower = np.maximum(_column(robot, "lower_rad"), _column(contract, "lower_rad"))
+        upper = np.minimum(_column(robot, "upper_rad"), _column(contract, "upper_rad"))
+        margin = profile.soft_margin * (upper - lower)
+        soft_lower, soft_upper = lower + margin, upper - margin
+        default = _column(contract, "default_pos_rad")
+        outside = [
+            f"{j.name} ({j.default_pos_rad}, soft limits [{low:.4g}, {high:.4g}])"
+            for j, low, high in zip(contract.joints, soft_lower, soft_upper, strict=True)
+            if not low <= j.default_pos_rad <= high
+        ]
+        if outside:
+            raise ConfigError(f"default pose is outside the soft limits: {', '.join(outside)}")
+        ages = [t.max_age_s for t in contract.inputs if t.source == "state" and t.max_age_s is not None]
+        state_damp_s = min([profile.state_damp_s, *ages])
+        if 2 * loop_period_s > state_damp_s * (1 + 1e-9):
+            raise ConfigError(
+                f"loop period {loop_period_s} s is too slow: a command lives {state_damp_s} s, which must be at least "
+                "two periods; run the loop several times per policy step"
+            )
+        fields, sizes, low, high = _state_bounds(contract, profile, len(robot.joints))
+        return SafetyLimits(
+            profile=profile,
+            n_joints=len(robot.joints),
+            loop_period_s=loop_period_s,
+            control_period_s=contract.control_period_s,
+            lower=lower,
+            upper=upper,
+            soft_lower=soft_lower,
+            soft_upper=soft_upper,
+            action_low=np.asarray(contract.action.low_rad, np.float64),
+            action_high=np.asarray(contract.action.high_rad, np.float64),
+            max_step=np.asarray(profile.target_rate_limit_rad_s, np.float64) * loop_period_s,
+            vel_trip=np.asarray(profile.joint_vel_trip_rad_s, np.float64),
+            kp=_column(contract, "kp_nm_rad"),
+            kd=_column(contract, "kd_nms_rad"),
+            damping_kd=np.asarray(profile.damping_kd_nms_rad, np.float64),
+            default_pos=default,
+            state_hold_s=min(profile.state_hold_s, state_damp_s),
+            state_damp_s=state_damp_s,
+            time_to_live_s=state_damp_s,
+            state_fields=fields,
+            state_sizes=sizes,
+            state_low=low,
+            state_high=high,
+        )
+
+
+def _differences(base: SafetyProfile, changed: SafetyProfile) -> dict[str, Any]:
+    return {
+        f.name: getattr(changed, f.name)
+        for f in dataclasses.fields(base)
+        if getattr(changed, f.name) != getattr(base, f.name)
+    }
+
+
+def _column(source: RobotSpec | Contract, field: str) -> Array:
+    joints: tuple[JointSpec, ...] = source.joints
+    return np.array([getattr(j, field) for j in joints], np.float64)
+
+
+def _state_bounds(
+    contract: Contract, profile: SafetyProfile, n_joints: int
+) -> tuple[tuple[str, ...], tuple[int, ...], Array, Array]:
+    specs = {t.name: t for t in contract.inputs if t.source == "state"}
+    needed = {"joint_pos", "joint_vel"} | set(specs)
+    if profile.tilt_trip_rad is not None:
+        needed.add("imu_quat_wxyz")
+    if profile.base_ang_vel_trip_rad_s is not None:
+        needed.add("imu_ang_vel_b")
+    fields = tuple(name for name in _PHYSICAL if name in needed)
+    sizes = tuple(_FIELD_SIZE.get(name, n_joints) for name in fields)
+    low, high = [], []
+    for name, size in zip(fields, sizes, strict=True):
+        spec = specs.get(name)
+        low += [-_PHYSICAL[name] if spec is None or spec.low is None else spec.low] * size
+        high += [_PHYSICAL[name] if spec is None or spec.high is None else spec.high] * size
+    return fields, sizes, np.array(low, np.float64), np.array(high, np.float64)

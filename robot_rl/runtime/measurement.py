@@ -1,0 +1,94 @@
+"""A state that can be believed: present, of the right size, finite, physically possible, and near the one before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import NumpyState
+from robot_rl.runtime.limits import SafetyLimits
+
+Array = NDArray[np.float64]
+
+QUAT_NORM_TOLERANCE = 0.05
+JOINT_JUMP_RAD = 0.05
+"""Change of a joint between two readings that needs no explanation by its speed: resolution and noise."""
+ATTITUDE_JUMP_RAD = 0.05
+_BASE_RATE_RAD_S = 6.0
+"""Largest rate of turn where the profile names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The part of a RobotState that the safety filter looks at, found valid."""
+
+    stamp_s: float
+    joint_pos: Array
+    """(n_joints,) rad."""
+    joint_vel: Array
+    """(n_joints,) rad/s."""
+    quat_wxyz: Array | None
+    """(4,) orientation of the IMU in the world."""
+    ang_vel_b: Array | None
+    """(3,) rad/s."""
+
+    def tilt_rad(self) -> float | None:
+        """Angle between the body's and the world's up, from the projected gravity: no Euler angles, no singularity."""
+        if self.quat_wxyz is None:
+            return None
+        _, x, y, _ = self.quat_wxyz.tolist()
+        up = 1.0 - 2.0 * (x * x + y * y) / float(self.quat_wxyz @ self.quat_wxyz)
+        return math.acos(max(-1.0, min(1.0, up)))
+
+
+def measure(state: NumpyState | None, limits: SafetyLimits) -> Measurement | None:
+    """The state's values, or None if any needed field is absent, of the wrong size, not finite or out of its bounds."""
+    if state is None or np.shape(state.stamp_s) != (1,):
+        return None
+    parts = []
+    for name, size in zip(limits.state_fields, limits.state_sizes, strict=True):
+        value = getattr(state, name)
+        if np.shape(value) != (1, size):
+            return None
+        parts.append(value[0])
+    try:
+        values = np.concatenate(parts).astype(np.float64, copy=False)
+    except (TypeError, ValueError):
+        return None
+    # Written so that NaN, which compares false, is out of bounds.
+    if not ((values >= limits.state_low) & (values <= limits.state_high)).all():
+        return None
+    fields = {}
+    start = 0
+    for name, size in zip(limits.state_fields, limits.state_sizes, strict=True):
+        fields[name] = values[start : start + size]
+        start += size
+    quat = fields.get("imu_quat_wxyz")
+    if quat is not None and abs(math.sqrt(float(quat @ quat)) - 1.0) > QUAT_NORM_TOLERANCE:
+        return None
+    return Measurement(
+        float(state.stamp_s[0]), fields["joint_pos"], fields["joint_vel"], quat, fields.get("imu_ang_vel_b")
+    )
+
+
+def jump(new: Measurement, last: Measurement | None, limits: SafetyLimits) -> float:
+    """Change since the last believed measurement, as a share of the largest that joints and base can make in that time.
+
+    The time is capped at the age at which the robot holds, so that a lasting jump does not become plausible by waiting.
+    """
+    if last is None:
+        return 0.0
+    elapsed = abs(new.stamp_s - last.stamp_s)
+    elapsed = min(elapsed, max(limits.state_hold_s, limits.loop_period_s)) if elapsed == elapsed else 0.0
+    change = np.abs(new.joint_pos - last.joint_pos)
+    share = float((change / (JOINT_JUMP_RAD + limits.vel_trip * elapsed)).max())
+    if new.quat_wxyz is not None and last.quat_wxyz is not None:
+        # q and -q are the same orientation.
+        norms = float(new.quat_wxyz @ new.quat_wxyz) * float(last.quat_wxyz @ last.quat_wxyz)
+        cosine = min(1.0, abs(float(new.quat_wxyz @ last.quat_wxyz)) / math.sqrt(norms))
+        rate = limits.profile.base_ang_vel_trip_rad_s or _BASE_RATE_RAD_S
+        share = max(share, 2.0 * math.acos(cosine) / (ATTITUDE_JUMP_RAD + rate * elapsed))
+    return share

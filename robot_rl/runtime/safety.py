@@ -1,0 +1,198 @@
+"""The safety filter: one pure function between whatever wants to move the robot and the robot.
+
+It reads RobotState and never the policy's observation, keeps nothing between calls but the memory it returns, and does
+the same in simulation, in the Python loop and under ROS 2. `checks.CHECKS` lists what it looks at, `_limit` what it does
+to a target.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import JointCommand, NumpyState, damping_command
+from robot_rl.runtime.checks import CHECKS, Cause, Reading, Severity, Target, judge
+from robot_rl.runtime.limits import SafetyLimits
+from robot_rl.runtime.measurement import Measurement, jump, measure
+
+Array = NDArray[np.float64]
+
+MODIFICATIONS = ("not_finite", "action_bound", "rate_limit", "soft_limit", "soft_start")
+"""Reasons for which a target is changed, in the order of `_limit`."""
+_LATEST_CLOCK_S = 1e11
+"""No monotonic clock gets here (3,000 years); far beyond it, adding a time to live changes nothing in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyMemory:
+    """What the filter must know of earlier ticks."""
+
+    counts: tuple[int, ...]
+    """Consecutive bad ticks of each entry of CHECKS."""
+    modifications: NDArray[np.int64]
+    """(len(MODIFICATIONS), n_joints) targets changed so far, by reason and joint."""
+    now_s: float = 0.0
+    """Time of the last tick with a sane clock."""
+    ticks: int = 0
+    measured: Measurement | None = None
+    """The last believed measurement."""
+    reference: Array | None = None
+    """(n_joints,) target of the last tick before the soft start: what the rate limit starts from."""
+    applied: Array | None = None
+    """(n_joints,) position of the last command; the measured one while no position is commanded."""
+
+    @staticmethod
+    def start(limits: SafetyLimits) -> SafetyMemory:
+        return SafetyMemory((0,) * len(CHECKS), np.zeros((len(MODIFICATIONS), limits.n_joints), np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the filter found, and what it changed."""
+
+    severity: Severity
+    cause: Cause
+    """The first check of that severity, in order of priority; NONE if the severity is OK."""
+    margin: float
+    """Distance to the threshold as a share of it (1 far, 0 at it, negative beyond): of the cause, or the least if OK."""
+    modified: NDArray[np.bool_]
+    """(len(MODIFICATIONS), n_joints) what was changed in this tick."""
+
+
+def filter_command(
+    state: NumpyState | None,
+    age_s: float,
+    target: Target | None,
+    limits: SafetyLimits,
+    memory: SafetyMemory,
+    now_s: float,
+    *,
+    stop: bool = False,
+    deadman_age_s: float | None = None,
+) -> tuple[JointCommand, Verdict, SafetyMemory]:
+    """Decide what the robot is told in this tick.
+
+    `state` is the newest measurement and `age_s` its measured age (any value without a state); `target` None asks for
+    damping. `stop` is the operator's emergency stop; `deadman_age_s` the time since the deadman button was last
+    confirmed, None where none is needed.
+
+    Returns the command, the verdict and the memory for the next tick. The command is finite and its positions lie inside
+    the soft limits, whatever the arguments hold. A verdict of DAMP comes with the damping command in the same tick, one
+    of HOLD with the last believed pose; on a robot whose backup is "damp" a HOLD is raised to DAMP.
+    """
+    clock_ok = abs(now_s) < _LATEST_CLOCK_S and (memory.ticks == 0 or now_s >= memory.now_s)
+    stamp_s = now_s if clock_ok else memory.now_s
+    new = measure(state, limits)
+    # A robot that is not driven may be moved by hand, or come back after a pause: that is no jump.
+    share = None if new is None else jump(new, memory.measured, limits) if target is not None else 0.0
+    believed = new if share is not None and share <= 1.0 else None
+    reading = Reading(
+        limits=limits,
+        age_s=age_s if state is not None else math.inf,
+        interval_s=now_s - memory.now_s if clock_ok and memory.ticks else None,
+        clock_ok=clock_ok,
+        stop=stop,
+        deadman_age_s=deadman_age_s,
+        target=target,
+        target_finite=target is not None and _finite(target.position, limits.n_joints),
+        state_given=state is not None,
+        state_valid=new is not None,
+        jump=share,
+        measured=believed,
+    )
+    severity, cause, margin, counts = judge(reading, memory.counts)
+    if severity == Severity.HOLD and limits.profile.backup == "damp":
+        severity = Severity.DAMP
+    measured = believed or memory.measured
+    modified = np.zeros(memory.modifications.shape, np.bool_)
+    reference, applied = memory.reference, memory.applied
+    if target is None or severity == Severity.DAMP or reference is None or applied is None or measured is None:
+        command = damping_command(limits.damping_kd, stamp_s, limits.time_to_live_s)
+        # The next position command starts from where the robot is.
+        reference = applied = None if measured is None else measured.joint_pos
+    else:
+        if severity == Severity.HOLD and target.kind != "hold":
+            target = Target(measured.joint_pos, "hold")
+        reference, applied = _limit(target, reference, applied, limits, modified)
+        command = _position_command(target, applied, age_s, limits, stamp_s)
+    memory = SafetyMemory(
+        counts=counts,
+        modifications=memory.modifications + modified,
+        now_s=stamp_s,
+        ticks=memory.ticks + 1 if clock_ok else memory.ticks,
+        measured=measured,
+        reference=reference,
+        applied=applied,
+    )
+    return command, Verdict(severity, cause, margin, modified), memory
+
+
+def believable(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMemory) -> bool:
+    """Whether a policy may see this state: valid, and within reach of the last believed one."""
+    new = measure(state, limits)
+    return new is not None and jump(new, memory.measured, limits) <= 1.0
+
+
+def _limit(
+    target: Target, reference: Array, applied: Array, limits: SafetyLimits, modified: NDArray[np.bool_]
+) -> tuple[Array, Array]:
+    """The target made safe: (new reference, position to command). Marks in `modified` what each stage changed.
+
+    The stages, in order: finite, trained action bound, rate limit, soft joint limits, soft start. A bound that needs the
+    measured velocity (braking distance, torque) belongs between rate and soft limits.
+    """
+    if _finite(target.position, limits.n_joints):
+        wanted = np.reshape(target.position, -1).astype(np.float64)
+    else:
+        # Reuse what was last commanded; the checks decide how often.
+        modified[0] = True
+        wanted = applied
+    if target.kind == "policy":
+        wanted = _clip(wanted, limits.action_low, limits.action_high, modified[1])
+    wanted = _clip(wanted, reference - limits.max_step, reference + limits.max_step, modified[2])
+    wanted = _clip(wanted, limits.soft_lower, limits.soft_upper, modified[3])
+    blend = _unit(target.blend)
+    if blend == 1.0 or target.blend_from is None or not _finite(target.blend_from, limits.n_joints):
+        return wanted, wanted
+    start = np.minimum(np.maximum(target.blend_from, limits.soft_lower), limits.soft_upper)
+    blended = start + blend * (wanted - start)
+    np.not_equal(blended, wanted, out=modified[4])
+    # Rounding may have left the last bit outside.
+    return wanted, np.minimum(np.maximum(blended, limits.soft_lower), limits.soft_upper)
+
+
+def _position_command(
+    target: Target, position: Array, age_s: float, limits: SafetyLimits, now_s: float
+) -> JointCommand:
+    # What a policy says about a state is worth no more than the state: its command expires with it.
+    life_s = limits.time_to_live_s - (abs(age_s) if target.kind == "policy" else 0.0)
+    zero = np.zeros(limits.n_joints)
+    return JointCommand(
+        position=position,
+        velocity=zero,
+        effort=zero,
+        kp=limits.kp * _unit(target.stiffness),
+        kd=limits.kd,
+        stamp_s=now_s,
+        expires_s=now_s + max(life_s, limits.loop_period_s),
+    )
+
+
+def _clip(value: Array, low: Array, high: Array, changed: NDArray[np.bool_]) -> Array:
+    clipped = np.minimum(np.maximum(value, low), high)
+    np.not_equal(clipped, value, out=changed)
+    return clipped
+
+
+def _finite(position: NDArray[Any], n_joints: int) -> bool:
+    position = np.asarray(position)
+    return position.size == n_joints and position.dtype.kind in "fiu" and bool(np.isfinite(position).all())
+
+
+def _unit(value: float) -> float:
+    """Into [0, 1]; NaN becomes 0."""
+    return min(value, 1.0) if value > 0.0 else 0.0
