@@ -1,0 +1,199 @@
+"""ROS messages to and from the values of the contract, checked in both directions.
+
+Joint command: one std_msgs/Float64MultiArray, so that target, gains and time to live can never be torn apart.
+
+    layout.dim[0]       label "position,velocity,effort,kp,kd", size 5, stride 5 n
+    layout.dim[1]       label "<joint>,<joint>,...", size n, stride n
+    layout.data_offset  4, the length of the header at the front of `data`:
+    data[0]             session: a random whole number per sender, so that a second sender is told apart
+    data[1]             sequence number, from 1
+    data[2]             time of sending on the sender's monotonic clock, s
+    data[3]             time to live, s
+    data[4:]            5 rows of n values, in the units of JointCommand
+
+Joints are matched by name. A receiver obeys a command until its time to live has passed, then damps on its own.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout
+
+from robot_rl.contract import Command, JointCommand
+from robot_rl.errors import ContractError
+from robot_rl_bridge.receiver import CommandMessage
+
+ROWS = ("position", "velocity", "effort", "kp", "kd")
+HEADER = 4
+MAX_TIME_TO_LIVE_S = 1.0
+
+Array = NDArray[np.float64]
+
+
+class MessageError(ContractError):
+    """A message that does not hold what its receiver needs."""
+
+
+class JointOrder:
+    """Matches the joint names of messages with ours, and keeps the answer while the names stay the same."""
+
+    def __init__(self, joint_names: Sequence[str], *, extra_allowed: bool) -> None:
+        self.joint_names = tuple(joint_names)
+        self._extra_allowed = extra_allowed
+        self._seen: list[str] | None = None
+        self._index = np.arange(0)
+
+    def index(self, names: Sequence[str]) -> NDArray[np.intp]:
+        """Where each of our joints is in `names`. Raises MessageError naming what is missing, extra or repeated."""
+        if self._seen is None or names != self._seen:
+            missing = [n for n in self.joint_names if n not in names]
+            extra = [n for n in names if n not in self.joint_names]
+            repeated = sorted({n for n in names if names.count(n) > 1})
+            if missing or repeated or (extra and not self._extra_allowed):
+                raise MessageError(f"joint names do not match: missing {missing}, extra {extra}, repeated {repeated}")
+            self._index = np.array([names.index(n) for n in self.joint_names], dtype=np.intp)
+            self._seen = list(names)
+        return self._index
+
+
+def time_message(stamp_s: float) -> Time:
+    seconds = math.floor(stamp_s)
+    return Time(sec=int(seconds), nanosec=min(999_999_999, int((stamp_s - seconds) * 1e9)))
+
+
+def stamp_of(message: JointState | Imu) -> float:
+    """Time stamp of the header, s, on the sender's clock."""
+    return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+
+
+def encode_joint_state(
+    joint_names: Sequence[str], stamp_s: float, position: Array, velocity: Array, effort: Array | None
+) -> JointState:
+    """Values may be NaN: a sensor that fails must be able to say so."""
+    message = JointState(name=list(joint_names))
+    message.header.stamp = time_message(stamp_s)
+    message.position = _doubles(position)
+    message.velocity = _doubles(velocity)
+    if effort is not None:
+        message.effort = _doubles(effort)
+    return message
+
+
+def decode_joint_state(message: JointState, order: JointOrder) -> tuple[Array, Array, Array | None]:
+    """(position, velocity, effort), each (n_joints,) in our order; effort is None where the sender has none.
+
+    Whether the values are finite and possible is left to the safety filter, which debounces and names it.
+    Raises MessageError for names or lengths that do not match.
+    """
+    index = order.index(cast("Sequence[str]", message.name))
+    lengths = {"position": len(message.position), "velocity": len(message.velocity)}
+    if message.effort:
+        lengths["effort"] = len(message.effort)
+    wrong = {field: length for field, length in lengths.items() if length != len(message.name)}
+    if wrong:
+        raise MessageError(f"{len(message.name)} joint names, but lengths {wrong}")
+    effort = np.frombuffer(message.effort)[index] if message.effort else None
+    return np.frombuffer(message.position)[index], np.frombuffer(message.velocity)[index], effort
+
+
+def encode_imu(stamp_s: float, frame: str, quat_wxyz: Array, ang_vel_b: Array, lin_acc_b: Array) -> Imu:
+    """ROS has the scalar of a quaternion last."""
+    message = Imu()
+    message.header.stamp = time_message(stamp_s)
+    message.header.frame_id = frame
+    w, x, y, z = (float(v) for v in quat_wxyz)
+    message.orientation.w, message.orientation.x, message.orientation.y, message.orientation.z = w, x, y, z
+    for vector, values in ((message.angular_velocity, ang_vel_b), (message.linear_acceleration, lin_acc_b)):
+        vector.x, vector.y, vector.z = (float(v) for v in values)
+    return message
+
+
+def decode_imu(message: Imu) -> tuple[Array, Array, Array]:
+    """(quat_wxyz (4,), angular velocity (3,) rad/s, linear acceleration (3,) m/s²). Raises MessageError if absent."""
+    for what in ("orientation", "angular_velocity", "linear_acceleration"):
+        # A first covariance of -1 is how sensor_msgs/Imu says that the quantity is not measured.
+        if getattr(message, f"{what}_covariance")[0] == -1:
+            raise MessageError(f"the IMU does not measure {what}")
+    q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration
+    return np.array([q.w, q.x, q.y, q.z]), np.array([w.x, w.y, w.z]), np.array([a.x, a.y, a.z])
+
+
+def command_message(
+    command: JointCommand, joint_names: Sequence[str], *, session: int, sequence: int, now_s: float
+) -> Float64MultiArray:
+    """Raises MessageError naming the row that is not finite or has the wrong length, and for a time to live ≤ 0."""
+    n = len(joint_names)
+    data = np.empty(HEADER + len(ROWS) * n)
+    data[:HEADER] = session, sequence, now_s, min(command.expires_s - now_s, MAX_TIME_TO_LIVE_S)
+    values = data[HEADER:].reshape(len(ROWS), n)
+    for row, name in enumerate(ROWS):
+        field = np.asarray(getattr(command, name))
+        if field.shape != (n,):
+            raise MessageError(f"joint command: {name} has shape {field.shape}, expected ({n},)")
+        values[row] = field
+    _check_values(data[3], values)
+    return Float64MultiArray(
+        layout=MultiArrayLayout(
+            dim=[
+                MultiArrayDimension(label=",".join(ROWS), size=len(ROWS), stride=len(ROWS) * n),
+                MultiArrayDimension(label=",".join(joint_names), size=n, stride=n),
+            ],
+            data_offset=HEADER,
+        ),
+        data=_doubles(data),
+    )
+
+
+def decode_joint_command(message: Float64MultiArray, order: JointOrder) -> CommandMessage:
+    """Raises MessageError for a layout, length, name or value that is not as documented above."""
+    # rclpy types sequence fields by what may be assigned; what is read is always a list or an array.array.
+    dim = cast("list[MultiArrayDimension]", message.layout.dim)
+    data = cast("array[float]", message.data)
+    if len(dim) != 2 or dim[0].label != ",".join(ROWS) or message.layout.data_offset != HEADER:
+        raise MessageError(f"not a joint command: labels {[d.label for d in dim]}, offset {message.layout.data_offset}")
+    names = dim[1].label.split(",")
+    if len(data) != HEADER + len(ROWS) * len(names):
+        raise MessageError(f"joint command: {len(data)} values for {len(names)} joints")
+    index = order.index(names)
+    values = np.frombuffer(data)[HEADER:].reshape(len(ROWS), len(names))[:, index]
+    session, sequence, sent_s, time_to_live_s = data[:HEADER]
+    if not (math.isfinite(session) and math.isfinite(sequence) and math.isfinite(sent_s)):
+        raise MessageError("joint command: session, sequence and time of sending must be finite")
+    _check_values(time_to_live_s, values)
+    return CommandMessage(session, sequence, sent_s, time_to_live_s, values)
+
+
+def _check_values(time_to_live_s: float, values: Array) -> None:
+    if not 0 < time_to_live_s <= MAX_TIME_TO_LIVE_S:
+        raise MessageError(f"joint command: time to live must be in (0, {MAX_TIME_TO_LIVE_S}] s, got {time_to_live_s}")
+    if not np.isfinite(values).all():
+        bad = [name for name, row in zip(ROWS, values, strict=True) if not np.isfinite(row).all()]
+        raise MessageError(f"joint command: {', '.join(bad)} not finite")
+    if (values[3:] < 0).any():
+        raise MessageError("joint command: kp and kd must not be negative")
+
+
+def target_message(command: JointCommand, joint_names: Sequence[str], stamp_s: float) -> JointState:
+    """The targets of a joint command for plotting tools; nothing acts on it."""
+    return encode_joint_state(joint_names, stamp_s, command.position, command.velocity, command.effort)
+
+
+def decode_command(message: Float64MultiArray, size: int, now_s: float) -> Command:
+    """The policy's command input, in the contract's units. Raises MessageError unless it is `size` finite numbers."""
+    values = np.frombuffer(message.data).astype(np.float32)
+    if len(values) != size or not np.isfinite(values).all():
+        raise MessageError(f"command must be {size} finite numbers, got {len(values)}: {values.tolist()}")
+    return Command(values, now_s)
+
+
+def _doubles(values: Any) -> array[float]:
+    """rclpy's field checks accept array.array, and refuse numpy."""
+    return array("d", np.ascontiguousarray(values, dtype=np.float64).tobytes())

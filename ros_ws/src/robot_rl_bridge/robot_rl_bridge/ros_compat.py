@@ -1,0 +1,215 @@
+"""Everything about ROS 2 that is easy to get wrong, once.
+
+- rclpy's own signal handlers destroy the context before a node can send its last command. Ours only raise a flag.
+- `EventsExecutor.spin()` without a timeout never dispatches in some releases. `spin_until` is the way to spin.
+- A misspelt parameter is silently ignored by rclpy. `declare_parameters` refuses it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.duration import Infinite
+from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Float64
+
+from robot_rl.errors import ConfigError, RobotRLError
+
+try:
+    Float64().data = "not a number"  # type: ignore[assignment]
+except AssertionError:
+    pass
+else:
+    raise ConfigError(
+        "ROS message field checks are off: import robot_rl_bridge before any message package, and run without python -O"
+    )
+
+
+def _qos(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
+    # The infinite times are spelt out because an endpoint found in the graph reports its defaults so, and is compared.
+    return QoSProfile(depth=depth, reliability=reliability, deadline=Infinite, liveliness_lease_duration=Infinite)
+
+
+SENSOR_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 1)
+"""States: a lost one is replaced by the next, never sent again late."""
+COMMAND_QOS = _qos(ReliabilityPolicy.RELIABLE, 1)
+STATUS_QOS = _qos(ReliabilityPolicy.RELIABLE, 10)
+
+MIN_SERVICE_S = 0.001
+"""What a loop that overran still gives its callbacks, so that it goes on hearing the robot and the operator."""
+
+
+def spin_until(executor: Any, deadline_s: float) -> None:
+    """Serve callbacks until `deadline_s` on the monotonic clock; for MIN_SERVICE_S if it has passed."""
+    deadline_s = max(deadline_s, time.monotonic() + MIN_SERVICE_S)
+    while (remaining := deadline_s - time.monotonic()) > 0:
+        executor.spin_once(timeout_sec=remaining)
+
+
+def spin_while(executor: Any, condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Serve callbacks while `condition()`; returns whether it became false before the time-out."""
+    deadline_s = time.monotonic() + timeout_s
+    while condition():
+        if (remaining := deadline_s - time.monotonic()) <= 0:
+            return False
+        executor.spin_once(timeout_sec=min(0.02, remaining))
+    return True
+
+
+class RosClock:
+    """Monotonic clock whose sleep serves the node's callbacks; a robot_rl Clock."""
+
+    def __init__(self, executor: Any) -> None:
+        self._executor = executor
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def sleep_until(self, deadline_s: float) -> None:
+        spin_until(self._executor, deadline_s)
+
+
+class StopSignal:
+    """True once SIGINT or SIGTERM has arrived. Whoever owns the robot damps it, then ends."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def __bool__(self) -> bool:
+        return self.number is not None
+
+    def _receive(self, number: int, _: object) -> None:
+        self.number = number
+
+
+@contextmanager
+def ros_context(argv: Sequence[str] | None = None) -> Iterator[Any]:
+    """rclpy initialised without signal handlers, and an EventsExecutor to pass to `spin_until`.
+
+    Raises ConfigError for ROS arguments or a parameter file that rcl cannot parse.
+    """
+    try:
+        rclpy.init(args=None if argv is None else list(argv), signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:
+        raise ConfigError(f"ROS 2 did not start: {error}") from error
+    try:
+        executor = EventsExecutor()
+        try:
+            yield executor
+        finally:
+            executor.shutdown()
+    finally:
+        rclpy.try_shutdown()
+
+
+def run_node(main: Callable[[], int]) -> int:
+    """Exit code of a node's main function; an error of ours is one line on stderr."""
+    try:
+        return main()
+    except RobotRLError as error:
+        print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
+        return 1
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter of a node. Numbers are refused outside [low, high], strings outside `choices`."""
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    at_run_time: bool = False
+    """May be set while the node runs; the others are read once."""
+
+
+def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
+    """Declare all, with descriptors and ranges, and return their values.
+
+    Raises ConfigError for an override whose name is not declared, and for a value of the wrong type, not finite, or
+    outside its range.
+    """
+    names = [spec.name for spec in specs]
+    # No public API tells which overrides a node was started with.
+    overrides = getattr(node, "_parameter_overrides", {})
+    unknown = sorted(set(overrides) - set(names) - {"use_sim_time"} - {n for n in overrides if n.startswith("qos_")})
+    if unknown:
+        raise ConfigError(
+            f"unknown parameters {', '.join(unknown)} of node {node.get_name()!r}; valid: {', '.join(names)}"
+        )
+    values = {}
+    for spec in specs:
+        try:
+            values[spec.name] = node.declare_parameter(spec.name, spec.default, _descriptor(spec)).value
+        except Exception as error:
+            raise ConfigError(f"parameter {spec.name} of node {node.get_name()!r}: {error}") from error
+        check_parameter(spec, values[spec.name])
+    return values
+
+
+def check_parameter(spec: ParameterSpec, value: Any) -> None:
+    """Raise ConfigError if `value` is not finite or not one of the choices."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"parameter {spec.name} must be finite, got {value}")
+    if spec.choices and value not in spec.choices:
+        raise ConfigError(f"parameter {spec.name} is {value!r}; valid: {', '.join(spec.choices)}")
+
+
+def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=spec.description, read_only=not spec.at_run_time)
+    if spec.choices:
+        descriptor.additional_constraints = f"one of: {', '.join(spec.choices)}"
+    if spec.low is not None and spec.high is not None:
+        if isinstance(spec.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(spec.low), to_value=float(spec.high))
+            ]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=int(spec.low), to_value=int(spec.high), step=1)]
+    return descriptor
+
+
+def publisher_problem(node: Node, topic: str, qos: QoSProfile) -> str | None:
+    """Why nothing, or too much, is heard on `topic`: None if exactly one publisher exists and its QoS fits ours."""
+    found = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    return _endpoint_problem(topic, "publisher", found, lambda other: qos_check_compatible(other, qos))
+
+
+def subscription_problem(node: Node, topic: str, qos: QoSProfile) -> str | None:
+    """Why our messages on `topic` reach nobody: None if a subscription exists whose QoS fits ours."""
+    found = node.get_subscriptions_info_by_topic(node.resolve_topic_name(topic))
+    # Of several subscribers (a recorder, a plot) the first that fits will do.
+    problems = [
+        _endpoint_problem(topic, "subscriber", [e], lambda other: qos_check_compatible(qos, other)) for e in found
+    ]
+    return problems[0] if found and all(problems) else None if found else f"no subscriber on {topic}"
+
+
+def _endpoint_problem(
+    topic: str, what: str, found: Sequence[Any], compatible: Callable[[QoSProfile], Any]
+) -> str | None:
+    if not found:
+        return f"no {what} on {topic}"
+    if len(found) > 1:
+        return f"{len(found)} {what}s on {topic}: {', '.join(sorted(e.node_name for e in found))}; expected one"
+    verdict, reason = compatible(found[0].qos_profile)
+    if verdict == QoSCompatibility.ERROR:
+        return f"QoS of the {what} on {topic} ({found[0].node_name}) is incompatible: {reason.strip()}"
+    return None

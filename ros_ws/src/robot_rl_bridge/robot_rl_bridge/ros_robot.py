@@ -1,0 +1,172 @@
+"""RosRobot: a robot behind topics, as RobotInterface.
+
+Reads sensor_msgs/JointState on `joint_states`, and for a robot with an IMU sensor_msgs/Imu on `imu/data`. Writes
+`joint_command` (format: `converters`), and mirrors its targets as sensor_msgs/JointState on `joint_target` for tools.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float64MultiArray
+
+from robot_rl.contract import JointCommand, NumpyState, RobotState, damping_command
+from robot_rl.errors import RobotRLError
+from robot_rl.robots import RobotSpec
+from robot_rl_bridge import converters, ros_compat
+from robot_rl_bridge.converters import JointOrder, MessageError
+from robot_rl_bridge.stamps import StampMapper
+
+STATE_TOPIC, IMU_TOPIC, COMMAND_TOPIC, TARGET_TOPIC = "joint_states", "imu/data", "joint_command", "joint_target"
+
+# Long enough to survive two lost messages of a 20 Hz loop, short enough that a dead sender is noticed at once.
+STOP_TIME_TO_LIVE_S = 0.2
+
+Array = NDArray[np.float64]
+
+
+class RosRobot:
+    """One robot over topics. Callbacks must be served by the node's executor; nothing here spins or sleeps."""
+
+    def __init__(self, node: Node, spec: RobotSpec) -> None:
+        self.spec = spec
+        self.rejected: Counter[str] = Counter()
+        """Number of messages that could not be used, by topic."""
+        self.last_rejection = ""
+        self._node = node
+        self._order = JointOrder(spec.joint_names, extra_allowed=True)
+        self._has_imu = "imu_quat_wxyz" in spec.state_fields
+        self._session = 0
+        self._subscriptions: list[Any] = []
+        self._publisher: Any = None
+        self._mirror: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._sequence = 0
+        self._joints: tuple[float, Array, Array, Array | None] | None = None
+        self._imu: tuple[float, Array, Array, Array] | None = None
+        self._state: NumpyState | None = None
+        self._joint_stamps, self._imu_stamps = StampMapper(), StampMapper()
+
+    def open(self) -> None:
+        """Create publishers and subscriptions, so that they can match before `connect` asks whether they did."""
+        if self._publisher is not None:
+            return
+        node = self._node
+        self._forget()
+        self._session = secrets.randbits(52)  # a whole number that a float64 holds exactly
+        self._subscriptions = [
+            node.create_subscription(JointState, STATE_TOPIC, self._on_joints, ros_compat.SENSOR_QOS)
+        ]
+        if self._has_imu:
+            self._subscriptions.append(node.create_subscription(Imu, IMU_TOPIC, self._on_imu, ros_compat.SENSOR_QOS))
+        self._mirror = node.create_publisher(JointState, TARGET_TOPIC, ros_compat.SENSOR_QOS)
+        self._publisher = node.create_publisher(Float64MultiArray, COMMAND_TOPIC, ros_compat.COMMAND_QOS)
+
+    def connect(self) -> None:
+        """Raise RobotRLError naming every reason why this robot cannot be controlled now."""
+        self.open()
+        if problems := self.problems():
+            raise RobotRLError(f"robot {self.spec.name!r} is not connected: {'; '.join(problems)}")
+
+    def problems(self) -> list[str]:
+        """What is missing: publishers, QoS, a subscriber of ours, a first message; or a rival on the command topic."""
+        node = self._node
+        topics = [STATE_TOPIC, IMU_TOPIC] if self._has_imu else [STATE_TOPIC]
+        found = [ros_compat.publisher_problem(node, topic, ros_compat.SENSOR_QOS) for topic in topics]
+        found.append(ros_compat.subscription_problem(node, COMMAND_TOPIC, ros_compat.COMMAND_QOS))
+        found.append(ros_compat.publisher_problem(node, COMMAND_TOPIC, ros_compat.COMMAND_QOS))
+        problems = [p for p in found if p]
+        if not problems and self.read() is None:
+            reasons = f"; last rejection: {self.last_rejection}" if self.rejected else ""
+            problems.append(f"no usable state has arrived{reasons}")
+        return problems
+
+    def read(self) -> NumpyState | None:
+        if self._state is None and self._joints is not None and (self._imu is not None or not self._has_imu):
+            stamp_s, pos, vel, effort = self._joints
+            fields: dict[str, Array] = {}
+            if self._imu is not None:
+                # The older part dates the whole, so that the loss of either topic shows.
+                stamp_s = min(stamp_s, self._imu[0])
+                names = ("imu_quat_wxyz", "imu_ang_vel_b", "imu_lin_acc_b")
+                fields = {name: value[None] for name, value in zip(names, self._imu[1:], strict=True)}
+            self._state = RobotState(
+                stamp_s=np.array([stamp_s]),
+                joint_pos=pos[None],
+                joint_vel=vel[None],
+                joint_effort=None if effort is None else effort[None],
+                **fields,
+            )
+        return self._state
+
+    def write(self, command: JointCommand) -> JointCommand:
+        """Publish. Raises MessageError for a command that no robot should get, without sending anything."""
+        self._sequence += 1
+        now = time.monotonic()
+        self._publisher.publish(
+            converters.command_message(
+                command, self.spec.joint_names, session=self._session, sequence=self._sequence, now_s=now
+            )
+        )
+        if self._mirror.get_subscription_count():
+            self._mirror.publish(converters.target_message(command, self.spec.joint_names, time.time()))
+        return command
+
+    def stop(self) -> None:
+        """One damping command. Its short time to live makes the robot's own damping follow."""
+        if self._publisher is None:
+            return
+        try:
+            kd = np.array(self.spec.safety.damping_kd_nms_rad)
+            self.write(damping_command(kd, time.monotonic(), STOP_TIME_TO_LIVE_S))
+        except Exception as error:
+            self._node.get_logger().error(f"damping command not sent: {error}")
+
+    def close(self) -> None:
+        """Destroy publishers and subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        for publisher in (self._publisher, self._mirror):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
+        self._subscriptions, self._publisher, self._mirror = [], None, None
+
+    def __enter__(self) -> RosRobot:
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _on_joints(self, message: JointState) -> None:
+        stamp_s = self._joint_stamps.map(converters.stamp_of(message), time.monotonic())
+        try:
+            if stamp_s is None:
+                raise MessageError("stamp is not newer than the last one")
+            self._joints = (stamp_s, *converters.decode_joint_state(message, self._order))
+            self._state = None
+        except MessageError as error:
+            self._reject(STATE_TOPIC, error)
+
+    def _on_imu(self, message: Imu) -> None:
+        stamp_s = self._imu_stamps.map(converters.stamp_of(message), time.monotonic())
+        try:
+            if stamp_s is None:
+                raise MessageError("stamp is not newer than the last one")
+            self._imu = (stamp_s, *converters.decode_imu(message))
+            self._state = None
+        except MessageError as error:
+            self._reject(IMU_TOPIC, error)
+
+    def _reject(self, topic: str, error: MessageError) -> None:
+        self.rejected[topic] += 1
+        self.last_rejection = f"{topic}: {error}"

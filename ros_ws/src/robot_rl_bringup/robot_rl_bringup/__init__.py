@@ -1,0 +1,1 @@
+"""Launch files and parameters; no code."""
