@@ -1,0 +1,232 @@
+"""SAC against independent truths: Stable-Baselines3 on the same weights, batch and noise, and sums done by hand."""
+
+import math
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from robot_rl.algorithms.algorithm import get_algorithm
+from robot_rl.algorithms.sac import SAC, SACConfig, actor_loss, alpha_loss, critic_loss, critic_target
+from robot_rl.errors import CheckpointError, ConfigError
+from robot_rl.replay.ring_buffer import Batch
+
+OBS, ACT, BATCH = 5, 3, 64
+
+
+def make_batch(n: int = BATCH, seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(shape, generator=g, dtype=dtype)  # noqa: E731
+    flags = [(torch.rand(n, generator=g) < 0.2).to(dtype) for _ in range(2)]
+    return Batch(normal(n, OBS), normal(n, ACT).tanh(), normal(n), flags[0], flags[1] * (1 - flags[0]), normal(n, OBS))
+
+
+def test_updates_equal_stable_baselines3_on_the_same_weights_batches_and_noise(monkeypatch):
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.buffers import ReplayBufferSamples
+    from stable_baselines3.common.logger import Logger
+
+    class Spaces(gym.Env):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (OBS,), np.float32)
+        action_space = gym.spaces.Box(-1, 1, (ACT,), np.float32)
+
+    config = SACConfig(learning_rate=1e-3, actor_hidden=(32, 32), critic_hidden=(32, 32), gamma=0.9, tau=0.02)
+    theirs = sb3.SAC(
+        "MlpPolicy",
+        Spaces(),
+        learning_rate=1e-3,
+        gamma=0.9,
+        tau=0.02,
+        policy_kwargs={"net_arch": [32, 32]},
+        device="cpu",
+    )
+    theirs.set_logger(Logger(None, []))
+    ours = SAC(config, OBS, ACT)
+    # Double precision on both sides, so that what remains is a difference of equations and not of rounding.
+    theirs.policy.double()
+    theirs.actor.action_dist.epsilon = 0.0  # they add 1e-6 inside log(1 - a²); without it the two are the same equation
+    for module in (ours.policy, ours.critic, ours.critic_target):
+        module.double()
+    copy_weights(theirs, ours)
+
+    updates = 4
+    noise = [torch.randn(BATCH, ACT, dtype=torch.float64) for _ in range(2 * updates)]
+    batches = [make_batch(seed=i, dtype=torch.float64) for i in range(updates)]
+    streams = {"ours": iter(noise), "theirs": iter(noise)}
+    monkeypatch.setattr(torch, "randn", lambda *a, **k: next(streams["ours"]))
+    monkeypatch.setattr("torch.distributions.normal._standard_normal", lambda *a, **k: next(streams["theirs"]))
+    monkeypatch.setattr(
+        "stable_baselines3.common.policies.preprocess_obs", lambda obs, *a, **k: obs
+    )  # casts to float32
+    column = lambda x: x.unsqueeze(-1)  # noqa: E731
+    for i, batch in enumerate(batches):
+        samples = ReplayBufferSamples(
+            batch.obs, batch.action, batch.next_obs, column(batch.terminated), column(batch.reward)
+        )
+        monkeypatch.setattr(theirs.replay_buffer, "sample", lambda *a, samples=samples, **k: samples)
+        theirs.train(1, BATCH)
+        metrics = ours.update(batch)
+        logged = theirs.logger.name_to_value
+        for name, key in (("critic_loss", "critic_loss"), ("actor_loss", "actor_loss"), ("alpha", "ent_coef")):
+            assert metrics[name].item() == pytest.approx(logged[f"train/{key}"], rel=1e-6), (i, name)
+        logged.clear()
+
+    expected = SAC(config, OBS, ACT)
+    for module in (expected.policy, expected.critic, expected.critic_target):
+        module.double()
+    copy_weights(theirs, expected)
+    for part in ("policy", "critic", "critic_target"):
+        for name, value in getattr(expected, part).state_dict().items():
+            torch.testing.assert_close(
+                getattr(ours, part).state_dict()[name], value, rtol=0, atol=1e-8, msg=f"{part} {name}"
+            )
+    torch.testing.assert_close(ours.log_alpha.detach(), theirs.log_ent_coef.detach()[0].float(), rtol=0, atol=1e-6)
+
+
+def copy_weights(theirs, ours: SAC) -> None:
+    linear = [m for m in theirs.actor.latent_pi if isinstance(m, torch.nn.Linear)]
+    heads = (theirs.actor.mu, theirs.actor.log_std)
+    with torch.no_grad():
+        for ours_layer, layer in zip(ours.policy.body[::2], linear, strict=False):
+            ours_layer.load_state_dict(layer.state_dict())
+        ours.policy.body[-1].weight.copy_(torch.cat([h.weight for h in heads]))
+        ours.policy.body[-1].bias.copy_(torch.cat([h.bias for h in heads]))
+        for mine, other in ((ours.critic, theirs.critic), (ours.critic_target, theirs.critic_target)):
+            for j, q in enumerate(other.q_networks):
+                for layer, source in zip([*mine.hidden, mine.head], q[::2], strict=True):
+                    layer.weight[j].copy_(source.weight.T)
+                    layer.bias[j, 0].copy_(source.bias)
+
+
+def test_losses_by_hand():
+    alpha = torch.tensor(0.5)
+    next_q = torch.tensor([[1.0, 4.0], [2.0, 3.0]])
+    target = critic_target(
+        torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0]), next_q, torch.tensor([2.0, 2.0]), alpha, 0.9
+    )
+    torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (1.0 - 0.5 * 2.0), 1.0]))
+    q = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    assert critic_loss(q, torch.tensor([1.0, 1.0])).item() == pytest.approx(0.5 * ((0 + 1) / 2 + (4 + 1) / 2))
+    assert actor_loss(q, torch.tensor([2.0, 4.0]), alpha).item() == pytest.approx(((1 - 1) + (2 - 0)) / 2)
+
+
+def test_temperature_gradient_and_first_step_by_hand():
+    log_alpha = torch.tensor(-0.7, requires_grad=True)
+    log_prob = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
+    alpha_loss(log_alpha, log_prob, target_entropy=-2.0).backward()
+    assert log_alpha.grad.item() == pytest.approx(-(3.0 - 2.0))  # too little entropy: alpha must rise
+    assert log_prob.grad is None
+
+
+def test_losses_use_the_temperature_of_before_the_step():
+    sac = SAC(SACConfig(learning_rate=0.5, initial_alpha=0.3), OBS, ACT)
+    metrics = sac.update(make_batch())
+    assert metrics["alpha"].item() == pytest.approx(0.3)
+    assert abs(sac.log_alpha.exp().item() - 0.3) > 0.1
+
+
+def test_targets_move_by_tau_and_actor_step_leaves_critic_gradients_alone():
+    sac = SAC(SACConfig(tau=0.25), OBS, ACT)
+    before = [p.clone() for p in sac.critic_target.parameters()]
+    seen = []
+    original = sac.actor_optimizer.step
+    sac.actor_optimizer.step = lambda: (seen.append([p.grad.clone() for p in sac.critic.parameters()]), original())
+    critic_grads = []
+    critic_step = sac.critic_optimizer.step
+    sac.critic_optimizer.step = lambda: (
+        critic_grads.append([p.grad.clone() for p in sac.critic.parameters()]), critic_step()
+    )  # fmt: skip
+    sac.update(make_batch())
+    assert all(torch.equal(a, b) for a, b in zip(seen[0], critic_grads[0], strict=True))
+    for old, slow, fast in zip(before, sac.critic_target.parameters(), sac.critic.parameters(), strict=True):
+        torch.testing.assert_close(slow, 0.75 * old + 0.25 * fast)
+
+
+@pytest.mark.parametrize(("time_limit", "value"), [("bootstrap", 1 / (1 - 0.9)), ("terminal", 1 + 0.9 + 0.81)])
+def test_time_limit_on_a_three_step_episode(time_limit, value):
+    """Reward 1 on a ring of three states, cut by the clock after three steps: the first state is worth 1 / (1 - γ) when
+    the limit is bootstrapped through, and 1 + γ + γ² when it counts as an end."""
+    config = SACConfig(
+        gamma=0.9, time_limit=time_limit, learning_rate=3e-3, tau=0.2, actor_hidden=(8,), critic_hidden=(32,)
+    )
+    sac = SAC(config, obs_dim=3, action_dim=1)
+    with torch.no_grad():
+        sac.log_alpha.fill_(
+            -20.0
+        )  # no entropy bonus to speak of, and Adam needs more steps than these to bring it back
+    obs = torch.eye(3)
+    for _ in range(900):
+        action = torch.rand(3, 1) * 2 - 1
+        sac.update(Batch(obs, action, torch.ones(3), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]), obs.roll(-1, 0)))
+    assert sac.critic(obs[:1], torch.zeros(1, 1)).mean().item() == pytest.approx(value, rel=0.03)
+
+
+def test_entropy_in_environment_units_is_a_shift_of_the_target_entropy():
+    half_range = torch.tensor([0.4, 2.0, 5.0])
+    shift = half_range.log().sum().item()
+    environment = SAC(
+        SACConfig(entropy_units="environment", target_entropy=-1.0), OBS, ACT, action_half_range=half_range
+    )
+    normalized = SAC(SACConfig(target_entropy=-1.0 - shift), OBS, ACT)
+    batch = make_batch()
+    ours, reference = environment.update(batch), normalized.update(batch)
+    assert ours["entropy"].item() == pytest.approx(reference["entropy"].item() + shift, rel=1e-5)
+    # The temperature moves the same way; the critic target differs by the constant bonus α Σ log(half-range).
+    torch.testing.assert_close(environment.log_alpha, normalized.log_alpha)
+    with pytest.raises(ConfigError, match="action_half_range"):
+        SAC(SACConfig(entropy_units="environment"), OBS, ACT)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_state_restores_the_future_exactly(normalize):
+    config = SACConfig(normalize_obs=normalize, actor_hidden=(16,), critic_hidden=(16,))
+    first, second = SAC(config, OBS, ACT, seed=1), SAC(config, OBS, ACT, seed=2)
+    first.observe(make_batch().obs * 3 + 1)
+    for i in range(3):
+        first.update(make_batch(seed=i))
+    state = {k: v.clone() for k, v in first.state_dict().items()}
+    assert all(isinstance(v, torch.Tensor) for v in state.values())
+    second.load_state_dict(state)
+    for i in range(3, 6):
+        one, two = first.update(make_batch(seed=i)), second.update(make_batch(seed=i))
+        assert one == two
+    obs = make_batch(seed=9).obs
+    assert torch.equal(first.act(obs), second.act(obs))
+    assert torch.equal(first.act(obs, deterministic=True), first.actor()(first.normalizer(obs)))
+
+
+def test_loading_another_shape_or_an_incomplete_state_says_so():
+    small, large = SAC(SACConfig(critic_hidden=(8,)), OBS, ACT), SAC(SACConfig(critic_hidden=(16,)), OBS, ACT)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        large.load_state_dict(small.state_dict())
+    state = small.state_dict()
+    del state["log_alpha"]
+    with pytest.raises(CheckpointError, match="log_alpha"):
+        small.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"gamma": 1.5}, {"tau": 0.0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"tau": 2.0}]
+)
+def test_bad_hyperparameters_are_named(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        SACConfig(**bad)
+
+
+def test_seed_decides_weights_and_samples_and_the_global_stream_is_untouched():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    a, b, c = (SAC(SACConfig(), OBS, ACT, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    obs = torch.randn(4, OBS)
+    first = a.act(obs)
+    assert torch.equal(first, b.act(obs))
+    assert not torch.equal(first, c.act(obs))
+    assert math.isclose(a.log_alpha.item(), 0.0)
+
+
+def test_table_names_valid_algorithms():
+    assert isinstance(get_algorithm("sac").make(SACConfig(), OBS, ACT), SAC)
+    with pytest.raises(ConfigError, match="unknown algorithm 'ppo'; valid: sac"):
+        get_algorithm("ppo")
