@@ -59,8 +59,8 @@ class Event(str, Enum):
     """What led to DAMP needs an operator's reset."""
 
 
-# What is not listed leaves the mode as it is. A trip in INIT or IDLE changes nothing because no torque flows; the checks
-# keep the robot from leaving IDLE. STAND asked in IDLE passes through DAMP: torque comes on as damping first.
+# What is not listed leaves the mode as it is. A trip in INIT or IDLE changes nothing, because no torque flows; the
+# checks keep the robot from leaving IDLE. STAND asked in IDLE passes through DAMP: torque comes on as damping first.
 TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
     Mode.INIT: {
         Event.SENSORS_READY: Mode.IDLE,

@@ -1,8 +1,8 @@
 """The safety filter: one pure function between whatever wants to move the robot and the robot.
 
 It reads RobotState and never the policy's observation, keeps nothing between calls but the memory it returns, and does
-the same in simulation, in the Python loop and under ROS 2. `checks.CHECKS` lists what it looks at, `_limit` what it does
-to a target.
+the same in simulation, in the Python loop and under ROS 2. `checks.CHECKS` lists what it looks at, `_limit` what it
+does to a target.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Verdict:
     cause: Cause
     """The first check of that severity, in order of priority; NONE if the severity is OK."""
     margin: float
-    """Distance to the threshold as a share of it (1 far, 0 at it, negative beyond): of the cause, or the least if OK."""
+    """Distance to the threshold as a share of it, 1 far, 0 at it, negative beyond: of the cause; the least if OK."""
     modified: NDArray[np.bool_]
     """(len(MODIFICATIONS), n_joints) what was changed in this tick."""
 
@@ -80,9 +80,9 @@ def filter_command(
     damping. `stop` is the operator's emergency stop; `deadman_age_s` the time since the deadman button was last
     confirmed, None where none is needed.
 
-    Returns the command, the verdict and the memory for the next tick. The command is finite and its positions lie inside
-    the soft limits, whatever the arguments hold. A verdict of DAMP comes with the damping command in the same tick, one
-    of HOLD with the last believed pose; on a robot whose backup is "damp" a HOLD is raised to DAMP.
+    Returns the command, the verdict and the memory for the next tick. The command is finite and its positions lie
+    inside the soft limits, whatever the arguments hold. A verdict of DAMP comes with the damping command in the same
+    tick, one of HOLD with the last believed pose; on a robot whose backup is "damp" a HOLD is raised to DAMP.
     """
     clock_ok = abs(now_s) < _LATEST_CLOCK_S and (memory.ticks == 0 or now_s >= memory.now_s)
     stamp_s = now_s if clock_ok else memory.now_s
@@ -142,7 +142,7 @@ def _limit(
 ) -> tuple[Array, Array]:
     """The target made safe: (new reference, position to command). Marks in `modified` what each stage changed.
 
-    The stages, in order: finite, trained action bound, rate limit, soft joint limits, soft start. A bound that needs the
+    In order: finite, trained action bound, rate limit, soft joint limits, soft start. A bound that needs the
     measured velocity (braking distance, torque) belongs between rate and soft limits.
     """
     if _finite(target.position, limits.n_joints):

@@ -1,0 +1,116 @@
+"""The control loop: read, step, write, at absolute deadlines; and damping on every way out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import Command, JointCommand, NumpyState, damping_command
+from robot_rl.errors import ConfigError
+from robot_rl.runtime.controller import Controller, Tick
+from robot_rl.runtime.interface import Clock, RobotInterface
+from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
+
+DAMP_OUT_S = 1.0
+"""How long damping is streamed before the robot is released."""
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Takes what happened in a tick; must return at once."""
+
+    def record(self, tick: Tick, state: NumpyState | None, sent: JointCommand) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoopReport:
+    """How a run went."""
+
+    ticks: int
+    overruns: int
+    """Deadlines that passed before their tick could start; each such tick was left out."""
+    worst_late_s: float
+    """Latest start of a tick after its deadline."""
+    reason: str
+    """Why it ended: "duration", "until" or the name of a signal."""
+
+
+def run(
+    controller: Controller,
+    robot: RobotInterface,
+    clock: Clock,
+    *,
+    duration_s: float | None = None,
+    until: Callable[[Tick], bool] | None = None,
+    get_command: Callable[[float], Command | None] | None = None,
+    on_tick: Callable[[Tick], None] | None = None,
+    recorder: Recorder | None = None,
+) -> LoopReport:
+    """Run a connected robot until `duration_s` is over, `until` is true of a tick, or SIGINT or SIGTERM comes.
+
+    `get_command` gives the operator's newest command for a time; `on_tick` sees every tick, and is where requests are
+    made. Whatever ends the run, an exception included, damping is streamed for DAMP_OUT_S at loop rate and
+    `robot.stop()` is called; the exception then goes on. Only SIGKILL and a dead host are beyond this: for them commands
+    carry an expiry, which the driver must honour.
+    """
+    if duration_s is not None and not duration_s > 0:
+        raise ConfigError(f"duration_s must be positive, got {duration_s}")
+    with stop_on_signals() as stopping, no_garbage_collection():
+        try:
+            ticks, overruns, worst_late_s, reason = 0, 0, 0.0, ""
+            period_s = controller.loop_period_s
+            start_s = clock.now()
+            deadline = 0
+            while not reason:
+                clock.sleep_until(start_s + deadline * period_s)
+                now_s = clock.now()
+                late_s = now_s - (start_s + deadline * period_s)
+                worst_late_s = max(worst_late_s, late_s)
+                state = robot.read()
+                # Time of the read, not of the deadline: the state's age is measured, never assumed.
+                now_s = clock.now()
+                tick = controller.step(state, get_command(now_s) if get_command else None, now_s)
+                sent = robot.write(tick.command)
+                ticks += 1
+                if recorder is not None:
+                    recorder.record(tick, state, sent)
+                if on_tick is not None:
+                    on_tick(tick)
+                # Deadlines stay a whole number of periods from the start; those that have passed are left out.
+                following = max(deadline + 1, math.ceil((clock.now() - start_s) / period_s - 1e-6))
+                overruns += following - (deadline + 1)
+                deadline = following
+                if stopping.signal is not None:
+                    reason = stopping.signal.name
+                elif until is not None and until(tick):
+                    reason = "until"
+                elif duration_s is not None and deadline * period_s > duration_s - 1e-9:
+                    reason = "duration"
+            return LoopReport(ticks, overruns, worst_late_s, reason)
+        finally:
+            damp_out(robot, controller.limits.damping_kd, controller.loop_period_s, clock)
+
+
+def damp_out(
+    robot: RobotInterface,
+    damping_kd: NDArray[np.float64],
+    period_s: float,
+    clock: Clock,
+    duration_s: float = DAMP_OUT_S,
+) -> None:
+    """Stream damping for `duration_s`, then stop the robot. Raises nothing: a failed write must not skip the next."""
+    start_s = clock.now()
+    for tick in range(max(1, math.ceil(duration_s / period_s))):
+        try:
+            robot.write(damping_command(damping_kd, clock.now(), max(0.1, 3 * period_s)))
+        except Exception:
+            _log.exception("damping command was not sent")
+        clock.sleep_until(start_s + (tick + 1) * period_s)
+    robot.stop()

@@ -1,0 +1,109 @@
+"""One policy step on a robot: raw state, command and memory into the graph; targets and the next memory out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.bundle.policy import OnnxPolicy
+from robot_rl.contract import Contract, NumpyState
+from robot_rl.errors import ConfigError
+
+Array = NDArray[np.float32]
+
+_WARM_UP_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStep:
+    """What the graph computed in one step, without the batch dimension."""
+
+    target: Array
+    """(n_joints,) rad, before the safety filter."""
+    action: Array
+    """(n_joints,) in [-1, 1]; empty if the graph does not give it."""
+    obs: Array
+    """(obs_dim,) for logs."""
+
+
+class PolicyRunner:
+    """Holds the memory of one policy. `start` before the first `step`.
+
+    Raises ConfigError at construction for memory that is fed back "applied" but is no joint target: only for those is
+    it known what the safety filter made of them.
+    """
+
+    def __init__(self, policy: OnnxPolicy, contract: Contract) -> None:
+        self.policy = policy
+        self.contract = contract
+        self._state_names = tuple(t.name for t in contract.inputs if t.source == "state")
+        self._memory_specs = tuple(t for t in contract.inputs if t.source == "memory")
+        self._applied_names = tuple(t.name for t in self._memory_specs if t.feedback == "applied")
+        self._command_name = contract.command.name if contract.command is not None else None
+        self._memory: dict[str, Array] = {}
+        self._started = False
+        n = len(contract.joints)
+        for spec in self._memory_specs:
+            if spec.feedback == "applied" and (spec.shape != (n,) or spec.unit != "rad"):
+                raise ConfigError(
+                    f"memory {spec.name!r} ({spec.unit}, {spec.shape}) cannot be fed back as applied; "
+                    f"only joint targets (rad, ({n},)) can"
+                )
+        self._low = np.asarray(contract.action.low_rad, np.float32)
+        self._high = np.asarray(contract.action.high_rad, np.float32)
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Run on zeros until onnxruntime has allocated what it needs: the first real step must not be the slowest."""
+        zeros = {t.name: np.zeros((1, *t.shape), np.float32) for t in self.contract.inputs}
+        for _ in range(_WARM_UP_RUNS):
+            self.policy.run(zeros)
+
+    def start(self, state: NumpyState, command: Array | None) -> None:
+        """Memory with which the policy takes over a robot in `state`, as its TensorSpecs say."""
+        joint_pos = np.asarray(state.joint_pos, np.float32)
+        memory: dict[str, Array] = {}
+        for spec in self._memory_specs:
+            if spec.start == "joint_pos":
+                memory[spec.name] = np.clip(joint_pos, self._low, self._high)
+            else:
+                memory[spec.name] = np.zeros((1, *spec.shape), np.float32)
+        observed = [spec for spec in self._memory_specs if spec.start == "observation"]
+        if observed:
+            # The newest frame is the end of obs and does not depend on the older ones, so one dry run yields it.
+            obs = self.policy.run({**self._inputs(state, command), **memory})["obs"]
+            frame = obs[:, -sum(size for _, size in self.contract.observation_terms) :]
+            for spec in observed:
+                memory[spec.name] = np.tile(frame, spec.shape[0] // frame.shape[1])
+        self._memory = memory
+        self._started = False
+
+    def step(self, state: NumpyState, command: Array | None, applied: NDArray[Any] | None) -> PolicyStep:
+        """Evaluate the policy. `applied` (n_joints,) is the last position commanded, after the safety filter.
+
+        Memory advances only if everything the policy said is finite, so that one bad answer does not spoil the next.
+        """
+        if self._started and applied is not None:
+            for name in self._applied_names:
+                self._memory[name] = np.asarray(applied, np.float32)[None]
+        outputs = self.policy.run({**self._inputs(state, command), **self._memory})
+        if all(np.isfinite(value).all() for value in outputs.values()):
+            self._memory = {spec.name: outputs[f"next_{spec.name}"] for spec in self._memory_specs}
+            self._started = True
+        action = outputs.get("action")
+        return PolicyStep(
+            target=outputs["joint_target"][0],
+            action=action[0] if action is not None else np.zeros(0, np.float32),
+            obs=outputs["obs"][0],
+        )
+
+    def _inputs(self, state: NumpyState, command: Array | None) -> dict[str, NDArray[Any]]:
+        inputs = {name: getattr(state, name) for name in self._state_names}
+        if self._command_name is not None:
+            if command is None:
+                raise ValueError(f"the policy needs the command {self._command_name!r}")
+            inputs[self._command_name] = command[None]
+        return inputs
