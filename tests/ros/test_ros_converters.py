@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("rclpy")
 
 from rclpy.serialization import deserialize_message, serialize_message
-from robot_rl_bridge import converters
-from robot_rl_bridge.converters import JointOrder, MessageError
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64, Float64MultiArray
 
 from robot_rl.contract import JointCommand, damping_command
+from robot_rl_bridge import converters
+from robot_rl_bridge.converters import JointOrder, MessageError
 
 pytestmark = pytest.mark.ros
 

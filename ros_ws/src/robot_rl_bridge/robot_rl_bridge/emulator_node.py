@@ -186,8 +186,6 @@ def main() -> int:
             clock.sleep_until(deadline_s)
             node.tick()
         print(f"{node.get_name()}: {json.dumps(node.status())}", flush=True)
-        executor.remove_node(node)
-        node.destroy_node()
     return 0
 
 

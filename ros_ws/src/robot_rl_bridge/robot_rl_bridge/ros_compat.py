@@ -99,7 +99,7 @@ class StopSignal:
 
 @contextmanager
 def ros_context(argv: Sequence[str] | None = None) -> Iterator[Any]:
-    """rclpy initialised without signal handlers, and an EventsExecutor to pass to `spin_until`.
+    """rclpy initialised without signal handlers, and an EventsExecutor to pass to `spin_until`; destroys its nodes at the end.
 
     Raises ConfigError for ROS arguments or a parameter file that rcl cannot parse.
     """
@@ -112,6 +112,9 @@ def ros_context(argv: Sequence[str] | None = None) -> Iterator[Any]:
         try:
             yield executor
         finally:
+            for node in list(executor.get_nodes()):
+                executor.remove_node(node)
+                node.destroy_node()
             executor.shutdown()
     finally:
         rclpy.try_shutdown()
@@ -151,9 +154,7 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
     overrides = getattr(node, "_parameter_overrides", {})
     unknown = sorted(set(overrides) - set(names) - {"use_sim_time"} - {n for n in overrides if n.startswith("qos_")})
     if unknown:
-        raise ConfigError(
-            f"unknown parameters {', '.join(unknown)} of node {node.get_name()!r}; valid: {', '.join(names)}"
-        )
+        raise ConfigError(f"node {node.get_name()!r} has no parameters {', '.join(unknown)}; valid: {', '.join(names)}")
     values = {}
     for spec in specs:
         try:

@@ -1,0 +1,193 @@
+"""Operator: asks the policy node for what a person decides, and waits until it is so. A library and a command.
+
+operator up                     configure and activate the policy node
+operator stand | run | stop | estop | reset
+operator down                   deactivate and clean up
+operator status                 print the newest status
+operator command 0.1 0.2 ...    publish the policy's command once
+operator fault drop_state       put a fault into the emulator's states
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from robot_rl.errors import RobotRLError
+from robot_rl_bridge import ros_compat
+from robot_rl_bridge.status import TOPIC as STATUS_TOPIC
+from robot_rl_bridge.status import parse_status
+
+REQUESTS = ("stand", "run", "stop", "estop", "reset")
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+}
+RETRY_S = 0.2
+
+
+class OperatorError(RobotRLError):
+    """The policy node refused, failed, or did not answer in time."""
+
+
+class Operator:
+    """Client of one policy node, and of the emulator where there is one. Every call serves the node's callbacks."""
+
+    def __init__(self, node: Node, executor: Any, *, policy: str = "policy", emulator: str = "emulator") -> None:
+        self.status: dict[str, str] = {}
+        """Newest status of the policy node, as `status.status_message` writes it."""
+        self._node, self._executor = node, executor
+        self._policy, self._emulator = policy, emulator
+        self._clients: dict[str, Any] = {}
+        self._goal = node.create_publisher(Float64MultiArray, f"/{policy}/command", ros_compat.COMMAND_QOS)
+        node.create_subscription(DiagnosticArray, STATUS_TOPIC, self._on_status, ros_compat.STATUS_QOS)
+
+    def up(self, timeout_s: float = 20.0) -> None:
+        """Configure if need be, then activate, again and again until the robot is connected."""
+        deadline_s = time.monotonic() + timeout_s
+        if self.state() == "unconfigured":
+            self.transition("configure", timeout_s)
+        while self.state() != "active":
+            try:
+                self.transition("activate", timeout_s)
+            except OperatorError:
+                if time.monotonic() > deadline_s:
+                    raise
+                ros_compat.spin_until(self._executor, time.monotonic() + RETRY_S)
+
+    def down(self) -> None:
+        """Deactivate, which damps the robot, and clean up."""
+        if self.state() == "active":
+            self.transition("deactivate")
+        if self.state() == "inactive":
+            self.transition("cleanup")
+
+    def state(self) -> str:
+        """Lifecycle state: unconfigured, inactive, active or finalized."""
+        return self._call(GetState, f"/{self._policy}/get_state", GetState.Request()).current_state.label
+
+    def transition(self, name: str, timeout_s: float = 20.0) -> None:
+        """One of TRANSITIONS. Raises OperatorError with the node's reason if it failed."""
+        request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
+        if not self._call(ChangeState, f"/{self._policy}/change_state", request, timeout_s).success:
+            # The reason comes with the next status.
+            self.wait_for(lambda status: bool(status.get("problem")), 2.0, f"{name} to give a reason")
+            raise OperatorError(f"{name} failed: {self.status.get('problem')}")
+
+    def request(self, name: str) -> None:
+        """One of REQUESTS. Raises OperatorError with the reason if the node refused."""
+        answer = self._call(Trigger, f"/{self._policy}/{name}", Trigger.Request())
+        if not answer.success:
+            raise OperatorError(f"{name} refused: {answer.message}")
+
+    def send_command(self, values: Sequence[float]) -> None:
+        """Publish the policy's command, in the units of its contract; waits only for somebody to hear it."""
+        if not ros_compat.spin_while(self._executor, lambda: not self._goal.get_subscription_count(), 5.0):
+            raise OperatorError(f"nobody listens on {self._goal.topic_name}")
+        self._goal.publish(Float64MultiArray(data=array("d", [float(v) for v in values])))
+
+    def wait_for_mode(self, *modes: str, timeout_s: float = 10.0) -> str:
+        """Wait until the mode is one of `modes`; returns it."""
+        self.wait_for(lambda status: status.get("mode") in modes, timeout_s, f"mode {' or '.join(modes)}")
+        return self.status["mode"]
+
+    def wait_for(self, condition: Callable[[dict[str, str]], bool], timeout_s: float, what: str) -> None:
+        """Wait for a status that arrives from now on and meets `condition`. Raises OperatorError after the time-out."""
+        self.status = {}
+        if not ros_compat.spin_while(self._executor, lambda: not (self.status and condition(self.status)), timeout_s):
+            raise OperatorError(f"waited {timeout_s:g} s for {what}; status: {self.status or 'none received'}")
+
+    def set_fault(self, name: str) -> None:
+        """Set the emulator's parameter `fault`."""
+        self.set_emulator("fault", ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=name))
+
+    def set_suspended(self, suspended: bool) -> None:
+        """Hang the emulated robot from its gantry, or let go."""
+        self.set_emulator("suspended", ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=suspended))
+
+    def set_emulator(self, name: str, value: ParameterValue) -> None:
+        request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+        answer = self._call(SetParameters, f"/{self._emulator}/set_parameters", request)
+        if not answer.results[0].successful:
+            raise OperatorError(f"emulator refused {name}: {answer.results[0].reason}")
+
+    def _call(self, kind: Any, service: str, request: Any, timeout_s: float = 10.0) -> Any:
+        client = self._clients.get(service)
+        if client is None:
+            client = self._clients[service] = self._node.create_client(kind, service)
+        if not ros_compat.spin_while(self._executor, lambda: not client.service_is_ready(), timeout_s):
+            raise OperatorError(f"service {service} is not there")
+        future = client.call_async(request)
+        if not ros_compat.spin_while(self._executor, lambda: not future.done(), timeout_s):
+            raise OperatorError(f"service {service} did not answer within {timeout_s:g} s")
+        return future.result()
+
+    def _on_status(self, message: DiagnosticArray) -> None:
+        found = parse_status(message, self._policy)
+        if found is not None:
+            self.status = found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="operator", description="Operate the policy node.")
+    parser.add_argument("--policy", default="policy", help="name of the policy node")
+    parser.add_argument("--emulator", default="emulator", help="name of the emulator node")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("up", "down", "status", *REQUESTS):
+        verbs.add_parser(verb)
+    verbs.add_parser("command").add_argument("values", nargs="+", type=float)
+    verbs.add_parser("fault").add_argument("name")
+    return parser
+
+
+def main() -> int:
+    """Do one thing; exit code 1 with the reason if it was refused."""
+    arguments = _parser().parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
+    with ros_compat.ros_context() as executor:
+        node = Node("operator", enable_rosout=False)
+        executor.add_node(node)
+        operator = Operator(node, executor, policy=arguments.policy, emulator=arguments.emulator)
+        _do(operator, executor, arguments)
+    return 0
+
+
+def _do(operator: Operator, executor: Any, arguments: argparse.Namespace) -> None:
+    if arguments.verb == "up":
+        operator.up()
+    elif arguments.verb == "down":
+        operator.down()
+    elif arguments.verb == "status":
+        operator.wait_for(bool, 5.0, "a status")
+        print(json.dumps(operator.status, indent=1))
+    elif arguments.verb == "command":
+        operator.send_command(arguments.values)
+        ros_compat.spin_until(executor, time.monotonic() + RETRY_S)
+    elif arguments.verb == "fault":
+        operator.set_fault(arguments.name)
+    else:
+        operator.request(arguments.verb)
+
+
+def console() -> None:
+    raise SystemExit(ros_compat.run_node(main))
+
+
+if __name__ == "__main__":
+    console()
