@@ -96,8 +96,10 @@ TaskTable = Mapping[str, Task]
 
 
 def load_tasks() -> dict[str, Task]:
-    """All tasks of the installed parts: the union of the tables that the entry points `robot_rl.tasks` name."""
-    tasks: dict[str, Task] = {}
+    """All tasks of the installed parts: the test task, and the tables that the entry points `robot_rl.tasks` name."""
+    from robot_rl.testing.point_mass import POINT_MASS
+
+    tasks = {POINT_MASS.name: POINT_MASS}
     for entry in sorted(entry_points(group="robot_rl.tasks"), key=lambda e: e.name):
         table: TaskTable = entry.load()
         tasks.update(table)

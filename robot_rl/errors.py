@@ -27,3 +27,7 @@ class CheckpointError(RobotRLError):
 
 class MissingDependencyError(RobotRLError):
     """An optional part is not installed; the message says which extra brings it."""
+
+
+class TrainingError(RobotRLError):
+    """Learning went wrong in a way that more steps do not mend, such as a loss that is not finite."""

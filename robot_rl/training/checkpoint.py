@@ -1,0 +1,147 @@
+"""Checkpoints: a folder per checkpoint, which either is complete or is not there.
+
+    checkpoints/step_000050000/model.safetensors    networks, optimisers, normaliser, environments, generators
+                               replay.safetensors   the replay buffer
+                               state.json           counters, dimensions, and the size of each file
+
+Everything is written to a hidden folder, flushed to the disk, and renamed: whenever a crash comes, the newest folder under
+such a name is good. A failed write (disk full) leaves the older checkpoints as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from robot_rl.algorithms.algorithm import get_algorithm
+from robot_rl.errors import CheckpointError
+from robot_rl.training.config import TrainConfig, config_from_json
+
+FOLDER, STATE = "checkpoints", "state.json"
+KEEP = 2
+
+Groups = Mapping[str, Mapping[str, Tensor]]
+"""File stem -> tensors by dotted name."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    path: Path
+    state: dict[str, Any]
+
+    def load(self, stem: str) -> dict[str, Tensor]:
+        """Tensors of <stem>.safetensors. Raises CheckpointError if it is missing or damaged."""
+        path = self.path / f"{stem}.safetensors"
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def save_checkpoint(run_dir: Path, step: int, groups: Groups, state: Mapping[str, Any]) -> Path:
+    """Write checkpoints/step_<step>, then delete all but the newest KEEP.
+
+    Raises CheckpointError, naming the file and the bytes needed and free, when that fails, such as on a full disk; the
+    earlier checkpoints are then untouched.
+    """
+    final = run_dir / FOLDER / f"step_{step:09d}"
+    temporary = final.with_name(f".{final.name}.tmp")
+    current = temporary
+    needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values())
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        files: dict[str, int] = {}
+        for stem, tensors in groups.items():
+            current = temporary / f"{stem}.safetensors"
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, current)
+            _sync(current)
+            files[current.name] = current.stat().st_size
+        current = temporary / STATE
+        current.write_text(json.dumps({**state, "step": step, "files": files}, indent=1) + "\n")
+        _sync(current)
+        _sync(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # the same step again, after a resume
+        os.rename(temporary, final)
+        _sync(final.parent)
+    except (SafetensorError, OSError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        free = shutil.disk_usage(run_dir).free
+        raise CheckpointError(
+            f"cannot write {final / current.name}: {error}; the checkpoint needs {needed:,} bytes and {free:,} are free"
+        ) from error
+    for old in _folders(run_dir)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest_checkpoint(run_dir: Path) -> Checkpoint:
+    """The newest complete checkpoint. Raises CheckpointError when there is none, saying what was found instead."""
+    damaged = []
+    for path in reversed(_folders(run_dir)):
+        try:
+            state = json.loads((path / STATE).read_text())
+            if all((path / name).stat().st_size == size for name, size in state["files"].items()):
+                return Checkpoint(path, state)
+            damaged.append(f"{path.name} has files of another size than it was written with")
+        except (OSError, ValueError, KeyError) as error:
+            damaged.append(f"{path.name}: {error!r}")
+    found = "; ".join(damaged) or "it has none yet"
+    raise CheckpointError(f"no complete checkpoint in {run_dir}: {found}")
+
+
+def load_config(run_dir: Path) -> TrainConfig:
+    """The resolved configuration of a run."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{run_dir} is no run folder: {path} does not exist")
+    return config_from_json(path.read_text())
+
+
+def load_policy(run_dir: Path | str) -> tuple[nn.Module, nn.Module, TrainConfig]:
+    """(normalizer, actor, config) of the newest checkpoint, on the CPU. The policy is actor(normalizer(obs))."""
+    run_dir = Path(run_dir)
+    config = load_config(run_dir)
+    checkpoint = newest_checkpoint(run_dir)
+    entry = get_algorithm(config.algo)
+    half_range = torch.ones(checkpoint.state["action_dim"])
+    algorithm = entry.make(
+        config.algorithm, checkpoint.state["obs_dim"], checkpoint.state["action_dim"], action_half_range=half_range
+    )
+    algorithm.load_state_dict(split(checkpoint.load("model"), "algorithm"))
+    return algorithm.normalizer.eval(), algorithm.actor().eval(), config
+
+
+def join(groups: Groups) -> dict[str, Tensor]:
+    """One flat mapping, names prefixed by "<group>/". Tensors are copied, so that none share memory."""
+    return {f"{group}/{name}": t.detach().clone() for group, tensors in groups.items() for name, t in tensors.items()}
+
+
+def split(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    """One group of what `join` made."""
+    return {n.removeprefix(f"{group}/"): t for n, t in tensors.items() if n.startswith(f"{group}/")}
+
+
+def _folders(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / FOLDER).glob("step_*"))
+
+
+def _sync(path: Path) -> None:
+    """Have the system write the file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

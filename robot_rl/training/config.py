@@ -1,0 +1,152 @@
+"""What a training run is: task, algorithm and amounts. Saved with the run as config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from robot_rl.algorithms.algorithm import AlgorithmConfig, get_algorithm
+from robot_rl.algorithms.sac import SACConfig
+from robot_rl.env import Task
+from robot_rl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run. Amounts count environment steps: one step of one environment each, however many run in parallel."""
+
+    task: str
+    """Task name (see `robot-rl list`), or gym:<Gymnasium id>."""
+    algo: str = "sac"
+    """Algorithm name (see `robot-rl list`)."""
+    algorithm: AlgorithmConfig = field(default_factory=SACConfig)
+    """Hyperparameters of the algorithm."""
+    num_envs: int = 1
+    """Environments stepped together."""
+    total_env_steps: int = 1_000_000
+    """When to stop."""
+    warmup_env_steps: int = 5_000
+    """Uniformly random actions, and no updates, until here."""
+    updates_per_env_step: float = 1.0
+    """Gradient updates per environment step (UTD), whatever num_envs; fractions are carried over."""
+    buffer_size: int = 1_000_000
+    """Transitions that the replay buffer holds."""
+    evaluate_every: int = 10_000
+    """Environment steps between evaluations; 0: only at the end."""
+    evaluate_episodes: int = 20
+    """Episodes of each evaluation."""
+    stop_at_success: float | None = None
+    """Stop once an evaluation's success rate reaches this."""
+    checkpoint_every: int = 50_000
+    """Environment steps between checkpoints; 0: only at the end."""
+    log_every: int = 1_000
+    """Environment steps between rows of progress.csv and TensorBoard."""
+    seed: int = 0
+    """Seed of everything: weights, actions, replay, environments."""
+    device: str = "cpu"
+    """Where the networks and the replay buffer live."""
+    torch_threads: int = 1
+    """CPU threads of torch. More than one pays only on idle cores."""
+    env_threads: int = 0
+    """CPU threads of the simulation; 0: all cores."""
+    runs: Path = Path("runs")
+    """Folder of all runs; this one goes to <runs>/<task>/<date>[_<name>]."""
+    name: str = ""
+    """Suffix of the run folder."""
+
+    def __post_init__(self) -> None:
+        entry = get_algorithm(self.algo)
+        if type(self.algorithm) is not entry.config:
+            raise ConfigError(
+                f"algo {self.algo!r} takes a {entry.config.__name__}, got a {type(self.algorithm).__name__}"
+            )
+        for key in ("num_envs", "total_env_steps", "buffer_size", "evaluate_episodes", "log_every", "torch_threads"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
+        for key in ("warmup_env_steps", "evaluate_every", "checkpoint_every", "env_threads", "updates_per_env_step"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, default=str)
+
+
+MAY_CHANGE_ON_RESUME = frozenset(
+    {
+        "total_env_steps", "evaluate_every", "evaluate_episodes", "stop_at_success", "checkpoint_every", "log_every",
+        "torch_threads", "env_threads", "runs", "name",
+    }
+)  # fmt: skip
+"""The rest decides what was learned so far, or the shape of what is in the checkpoint."""
+
+
+def make_config(task: Task, algo: str = "sac", **overrides: Any) -> TrainConfig:
+    """Defaults, then the task's preset for the algorithm, then `overrides`: fields of TrainConfig or of the algorithm.
+
+    Raises ConfigError for a key that is neither.
+    """
+    config = TrainConfig(task=task.name, algo=algo, algorithm=get_algorithm(algo).config())
+    return override(override(config, task.presets.get(algo, {})), overrides)
+
+
+def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """Copy with some fields replaced, each key being a field of TrainConfig or of its algorithm's configuration."""
+    run_keys = {f.name for f in dataclasses.fields(TrainConfig)}
+    algorithm_keys = {f.name for f in dataclasses.fields(config.algorithm)}
+    unknown = sorted(set(values) - run_keys - algorithm_keys)
+    if unknown:
+        valid = ", ".join(sorted(run_keys | algorithm_keys))
+        raise ConfigError(f"unknown training setting {', '.join(unknown)}; valid: {valid}")
+    own = {k: v for k, v in values.items() if k in run_keys}
+    algorithm = own.pop("algorithm", config.algorithm)
+    algorithm = dataclasses.replace(algorithm, **{k: v for k, v in values.items() if k in algorithm_keys})
+    return dataclasses.replace(config, **own, algorithm=algorithm)
+
+
+def config_from_json(text: str) -> TrainConfig:
+    """Inverse of `TrainConfig.to_json`. Raises ConfigError naming an unknown, missing or ill-typed entry."""
+    try:
+        data = json.loads(text)
+        algorithm = get_algorithm(data["algo"]).config
+        data["algorithm"] = _from_dict(algorithm, data["algorithm"], "algorithm.")
+        return _from_dict(TrainConfig, data, "")
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise ConfigError(f"not a training configuration: {error!r}") from error
+
+
+def _from_dict(kind: type, data: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise ConfigError(f"unknown entry {where}{unknown[0]} in the configuration; valid: {', '.join(hints)}")
+    return kind(**{key: _typed(hints[key], value, where + key) for key, value in data.items()})
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """A JSON value as the type of a field: str, int, float, Path, Literal, tuple[int, ...], X | None or a dataclass."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+        origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return value
+    if hint is Path:
+        return Path(value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(value)
+    valid = (
+        value in typing.get_args(hint)
+        if origin is Literal
+        else isinstance(value, (int, float)) if hint is float else type(value) is hint
+    )  # fmt: skip
+    if not valid:
+        raise ConfigError(f"{where} must be {getattr(hint, '__name__', hint)}, got {value!r}")
+    return value

@@ -1,0 +1,136 @@
+"""What a run reports: TensorBoard scalars under the names of rsl_rl and Isaac Lab, and progress.csv."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from robot_rl.env import Step
+from robot_rl.errors import TrainingError
+from robot_rl.training.evaluate import Evaluation
+
+EPISODES = 100
+"""Episode statistics are means over this many of the newest episodes."""
+
+# progress.csv column: TensorBoard tag.
+TAGS = {
+    "episode_return": "Train/mean_reward",
+    "episode_length": "Train/mean_episode_length",
+    "success": "Train/success_rate",
+    "env_steps_per_s": "Perf/total_fps",
+    "updates_per_s": "Perf/updates_per_s",
+    "eval_return": "Eval/mean_reward",
+    "eval_success": "Eval/success_rate",
+}
+COLUMNS = ("step", "wall_s", "updates", *TAGS)
+
+
+class Metrics:
+    """Collects between two rows, writes a row, starts again. `metrics` names what the algorithm's update returns.
+
+    On a resume at `step`, rows of progress.csv and TensorBoard events after it are dropped.
+    """
+
+    def __init__(self, run_dir: Path, metrics: tuple[str, ...], step: int = 0) -> None:
+        # Importing it takes a second, and nothing but training needs it.
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._names = metrics
+        self._columns = (*COLUMNS, *metrics)
+        self._board = SummaryWriter(str(run_dir), purge_step=step + 1 if step else None)
+        self._file = _open_csv(run_dir / "progress.csv", self._columns, step)
+        self._csv = csv.DictWriter(self._file, self._columns)
+        self._episodes: deque[tuple[float, float, float | None]] = deque(maxlen=EPISODES)
+        self._evaluation: Evaluation | None = None
+        self._terms: dict[str, Tensor] = {}
+        self._steps = 0
+        self._updates: Tensor | None = None
+        self._n_updates = 0
+        self._since = (time.monotonic(), step, 0)
+
+    def add_step(self, step: Step) -> None:
+        """Take in one step of all environments."""
+        done = step.terminated | step.truncated
+        if done.any() and "episode_return" in step.info:
+            length = step.info["episode_length"][done].tolist()
+            success = step.info["success"][done].tolist() if "success" in step.info else [None] * len(length)
+            self._episodes.extend(zip(step.info["episode_return"][done].tolist(), length, success, strict=True))
+        for name, value in step.info.items():
+            if name.startswith("reward/"):
+                self._terms[name] = self._terms.get(name, torch.zeros(())) + value.mean()
+        self._steps += 1
+
+    def add_update(self, values: Mapping[str, Tensor]) -> None:
+        """Take in what one update returned. Raises TrainingError naming a value that is not finite."""
+        row = torch.stack([values[name] for name in self._names])
+        if not math.isfinite(row.sum().item()):
+            bad = {name: v for name, v in zip(self._names, row.tolist(), strict=True) if not math.isfinite(v)}
+            raise TrainingError(
+                f"{', '.join(f'{k} is {v}' for k, v in bad.items())} at update {self._since[2] + self._n_updates + 1}; "
+                "the last checkpoint is from before. Usual causes: learning_rate too high, unscaled rewards"
+            )
+        self._updates = row if self._updates is None else self._updates + row
+        self._n_updates += 1
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        self._evaluation = evaluation
+
+    def write(self, step: int, wall_s: float, updates: int) -> dict[str, float | None]:
+        """Write one row and return it."""
+        now = time.monotonic()
+        then, old_step, old_updates = self._since
+        elapsed = max(now - then, 1e-9)
+        row: dict[str, float | None] = {"step": step, "wall_s": round(wall_s, 3), "updates": updates}
+        for i, name in enumerate(("episode_return", "episode_length", "success")):
+            values = [value for e in self._episodes if (value := e[i]) is not None]
+            row[name] = sum(values) / len(values) if values else None
+        row["env_steps_per_s"] = (step - old_step) / elapsed
+        row["updates_per_s"] = (updates - old_updates) / elapsed
+        row["eval_return"] = self._evaluation.return_mean if self._evaluation else None
+        row["eval_success"] = self._evaluation.success_rate if self._evaluation else None
+        means = [None] * len(self._names) if self._updates is None else (self._updates / self._n_updates).tolist()
+        row |= dict(zip(self._names, means, strict=True))
+        self._csv.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+        self._file.flush()
+        tags = {**TAGS, **{n: _tag(n) for n in self._names}}
+        scalars = {tag: row[column] for column, tag in tags.items()}
+        scalars |= {n.replace("reward/", "Episode_Reward/"): (v / self._steps).item() for n, v in self._terms.items()}
+        for tag, value in scalars.items():
+            if value is not None:
+                self._board.add_scalar(tag, value, step)
+        self._terms, self._steps, self._updates, self._n_updates, self._evaluation = {}, 0, None, 0, None
+        self._since = (now, step, updates)
+        return row
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _tag(name: str) -> str:
+    return f"Loss/{name.removesuffix('_loss')}" if name.endswith("_loss") else f"Policy/{name}"
+
+
+def _open_csv(path: Path, columns: tuple[str, ...], step: int) -> TextIO:
+    """The file, open for appending rows after `step`: later ones are of a future that a resume undoes."""
+    kept: list[dict[str, str]] = []
+    if step and path.exists():
+        with path.open(newline="") as file:
+            # A row that a killed process left half written lacks its last columns.
+            kept = [row for row in csv.DictReader(file) if None not in row.values() and int(row["step"]) <= step]
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+    os.replace(temporary, path)
+    return path.open("a", newline="")

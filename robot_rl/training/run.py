@@ -1,0 +1,170 @@
+"""One run: its parts, its folder, and how both are saved and restored."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robot_rl.algorithms.algorithm import Algorithm, get_algorithm
+from robot_rl.env import RobotVecEnv, Task, VecEnv
+from robot_rl.errors import CheckpointError
+from robot_rl.replay.ring_buffer import RingBuffer
+from robot_rl.training.checkpoint import Checkpoint, join, save_checkpoint, split
+from robot_rl.training.collect import updates_due
+from robot_rl.training.config import TrainConfig
+from robot_rl.training.evaluate import Evaluation, evaluate, uniform_actions
+
+
+@dataclass
+class Run:
+    """Everything that a run consists of. What changes while training is in `save`, so that a restored run goes on as if
+    it had never stopped."""
+
+    config: TrainConfig
+    run_dir: Path
+    env: VecEnv
+    eval_env: VecEnv
+    algorithm: Algorithm
+    replay: RingBuffer
+    generator: torch.Generator
+    """Draws the warm-up actions."""
+    obs: Tensor
+    """(n_envs, obs_dim): what the next action is for."""
+    eval_seed: int
+    env_steps: int = 0
+    updates: int = 0
+    wall_s: float = 0.0
+    saved_at: int = -1
+    """env_steps of the last checkpoint written."""
+
+    def act(self) -> Tensor:
+        """Exploring actions for the current observations: uniform during warm-up, then the policy's samples."""
+        if self.env_steps < self.config.warmup_env_steps:
+            return uniform_actions(self.env, self.generator).to(self.env.device)
+        return self.algorithm.act(self.obs)
+
+    def updates_due(self) -> int:
+        """Updates to make now."""
+        learning_steps = self.env_steps - self.config.warmup_env_steps
+        return updates_due(learning_steps, self.config.updates_per_env_step, self.updates)
+
+    def crossed(self, every: int) -> bool:
+        """Whether the last step of all environments reached or passed a multiple of `every` environment steps."""
+        before = self.env_steps - self.config.num_envs
+        return every > 0 and self.env_steps // every > before // every
+
+    def evaluate(self) -> Evaluation:
+        """The deterministic policy, always on the same start states; written to evaluation.json."""
+        evaluation = evaluate(
+            self.eval_env,
+            lambda obs: self.algorithm.act(obs, deterministic=True),
+            self.config.evaluate_episodes,
+            self.eval_seed,
+        )
+        write_json(self.run_dir / "evaluation.json", {"step": self.env_steps, **asdict(evaluation)})
+        return evaluation
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        model = join(
+            {
+                "algorithm": self.algorithm.state_dict(),
+                "env": self.env.state_dict(),
+                "run": {"obs": self.obs, "generator": self.generator.get_state()},
+            }
+        )
+        state = {
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "wall_s": self.wall_s,
+            "obs_dim": self.env.obs_dim,
+            "action_dim": self.env.action_dim,
+        }
+        groups: dict[str, Mapping[str, Tensor]] = {"model": model, "replay": self.replay.state_dict()}
+        path = save_checkpoint(self.run_dir, self.env_steps, groups, state)
+        self.saved_at = self.env_steps
+        return path
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on exactly from the checkpoint."""
+        state = checkpoint.state
+        dims = (state["obs_dim"], state["action_dim"])
+        if dims != (self.env.obs_dim, self.env.action_dim):
+            raise CheckpointError(
+                f"{checkpoint.path} is of a task with {dims[0]} observations and {dims[1]} actions; "
+                f"{self.config.task!r} has {self.env.obs_dim} and {self.env.action_dim}"
+            )
+        model = checkpoint.load("model")
+        self.algorithm.load_state_dict(split(model, "algorithm"))
+        self.env.load_state_dict(split(model, "env"))
+        self.replay.load_state_dict(checkpoint.load("replay"))
+        run = split(model, "run")
+        self.obs = run["obs"].to(self.obs.device)
+        self.generator.set_state(run["generator"])
+        self.env_steps, self.updates, self.wall_s = state["env_steps"], state["updates"], state["wall_s"]
+
+    def close(self) -> None:
+        self.env.close()
+        self.eval_env.close()
+
+
+def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
+    """Build all parts. Each random stream has its own seed, drawn from the run's."""
+    env_seed, eval_seed, algorithm_seed, replay_seed, action_seed = (
+        int(s) for s in np.random.SeedSequence(config.seed).generate_state(5)
+    )
+    threads = config.env_threads
+    env = task.make_env(num_envs=config.num_envs, seed=env_seed, device=config.device, num_threads=threads)
+    eval_envs = min(config.evaluate_episodes, max(config.num_envs, 8))
+    eval_env = task.make_env(num_envs=eval_envs, seed=eval_seed, device=config.device, num_threads=threads)
+    # Environments whose native action range is not [-1, 1] state it, for entropy_units="environment".
+    half_range: Tensor | None = getattr(env, "action_half_range", None)
+    algorithm = get_algorithm(config.algo).make(
+        config.algorithm, env.obs_dim, env.action_dim, algorithm_seed, config.device, half_range
+    )
+    replay = RingBuffer(config.buffer_size, env.obs_dim, env.action_dim, replay_seed, config.device)
+    generator = torch.Generator().manual_seed(action_seed)
+    return Run(config, run_dir, env, eval_env, algorithm, replay, generator, env.reset(), eval_seed)
+
+
+def make_run_dir(config: TrainConfig) -> Path:
+    """Create <runs>/<task>/<date>[_<name>], which did not exist before."""
+    stem = datetime.now().strftime("%Y-%m-%d_%H-%M-%S") + (f"_{config.name}" if config.name else "")
+    parent = config.runs / config.task.replace(":", "-").replace("/", "-")
+    parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1000):
+        run_dir = parent / (stem if attempt == 0 else f"{stem}_{attempt + 1}")
+        try:
+            run_dir.mkdir()
+            return run_dir
+        except FileExistsError:  # another run of this second
+            time.sleep(0)
+    raise CheckpointError(f"cannot create a run folder {parent / stem}")
+
+
+def describe_run(run: Run) -> None:
+    """Write config.json and, for a robot task, contract.json."""
+    write_text(run.run_dir / "config.json", run.config.to_json() + "\n")
+    if isinstance(run.env, RobotVecEnv):
+        write_text(run.run_dir / "contract.json", run.env.policy_io.contract.to_json() + "\n")
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
