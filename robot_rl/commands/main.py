@@ -39,6 +39,8 @@ class Verb:
     arguments: type
     """Frozen dataclass; its docstring is the verb's help, its attribute docstrings are the flags' help."""
     run: Callable[[Any], Result]
+    parse: Callable[[list[str]], Any] | None = None
+    """For flags whose defaults depend on other flags; otherwise tyro parses `arguments`."""
 
 
 def load_verbs() -> dict[str, EntryPoint]:
@@ -72,7 +74,8 @@ def _dispatch(arguments: list[str], json_path: Path | None) -> int:
     try:
         verb: Verb = verbs[name].load()
         # tyro exits with 0 after --help and with 2 on a wrong flag, having said what is valid.
-        parsed = tyro.cli(verb.arguments, prog=f"robot-rl {name}", args=rest)
+        parse = verb.parse or (lambda args: tyro.cli(verb.arguments, prog=f"robot-rl {name}", args=args))
+        parsed = parse(rest)
         result, code = verb.run(parsed), None
     except MissingDependencyError as error:
         result, code = Result(ok=False, reason=str(error)), EXIT_MISSING

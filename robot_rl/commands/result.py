@@ -49,8 +49,9 @@ class Result:
         cells = [(r.name, _text(r.value), r.unit, _text(r.ratio), r.reference or "") for r in self.rows]
         widths = [max(len(c[i]) for c in cells) for i in range(5)]
         lines = []
-        for name, value, unit, ratio, reference in cells:
-            line = f"{name:<{widths[0]}}  {value:>{widths[1]}} {unit:<{widths[2]}}"
+        for row, (name, value, unit, ratio, reference) in zip(self.rows, cells, strict=True):
+            aligned = value.ljust(widths[1]) if isinstance(row.value, str) else value.rjust(widths[1])
+            line = f"{name:<{widths[0]}}  {aligned} {unit:<{widths[2]}}"
             if ratio:
                 line += f"  {ratio:>{widths[3]}} x {reference}"
             lines.append(line.rstrip())

@@ -4,8 +4,8 @@
                                replay.safetensors   the replay buffer
                                state.json           counters, dimensions, and the size of each file
 
-Everything is written to a hidden folder, flushed to the disk, and renamed: whenever a crash comes, the newest folder under
-such a name is good. A failed write (disk full) leaves the older checkpoints as they were.
+Everything is written to a hidden folder, flushed to the disk, and renamed: whenever a crash comes, the newest folder
+under such a name is good. A failed write (disk full) leaves the older checkpoints as they were.
 """
 
 from __future__ import annotations

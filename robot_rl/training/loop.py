@@ -40,9 +40,9 @@ class RunResult:
 def train(config: TrainConfig, task: Task | None = None) -> RunResult:
     """Train from scratch in a new run folder. `task` replaces the look-up of `config.task` by name.
 
-    Raises ConfigError for what cannot be built, EnvError and TrainingError for values that are not finite (the checkpoints
-    of before are kept), and CheckpointError if the last checkpoint cannot be written. A checkpoint on the way that cannot
-    be written is a warning: the older ones are intact, and the disk may have room again by the next.
+    Raises ConfigError for what cannot be built, EnvError and TrainingError for values that are not finite (checkpoints
+    of before are kept), and CheckpointError if the last checkpoint cannot be written. One on the way that cannot be
+    written is only a warning: the older ones are intact, and the disk may have room again by the next.
     """
     task = task or get_task(config.task)
     torch.set_num_threads(config.torch_threads)

@@ -1,0 +1,92 @@
+"""`robot-rl evaluate`: how good a trained policy is, beside doing nothing and acting at random."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from robot_rl.commands.main import Verb
+from robot_rl.commands.result import Result, Row
+from robot_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robot_rl.training.evaluate import Evaluation
+
+BASELINES = ("zero", "random")
+
+
+@dataclass(frozen=True)
+class EvaluateArgs:
+    """Measure a policy over whole episodes: a run folder, or one of the baselines zero and random."""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """Run folder of `robot-rl train` (both baselines are then measured beside it), or zero, or random."""
+    task: str | None = None
+    """Task; default: the run's own."""
+    episodes: int = 200
+    """Episodes of each policy."""
+    num_envs: int = 64
+    """Environments stepped together."""
+    seed: int = 1_000
+    """Seed of the start states, equal for all policies."""
+    nominal: bool = False
+    """The model as written: no domain randomisation, sensor noise or latency."""
+
+
+def run(args: EvaluateArgs) -> Result:
+    import torch
+
+    from robot_rl.env import get_task
+    from robot_rl.training.checkpoint import load_policy
+    from robot_rl.training.evaluate import Policy, evaluate, random_policy, zero_policy
+
+    torch.set_num_threads(1)
+    task_name, trained = args.task, None
+    if args.policy not in BASELINES:
+        normalizer, actor, config = load_policy(Path(args.policy))
+        task_name = task_name or config.task
+        trained = torch.nn.Sequential(normalizer, actor)
+    if task_name is None:
+        raise ConfigError(f"evaluating {args.policy!r} needs --task; see `robot-rl list`")
+    task = get_task(task_name)
+    env = task.make_env(num_envs=min(args.num_envs, args.episodes), seed=args.seed, randomize=not args.nominal)
+    policies: dict[str, Policy] = {"zero": zero_policy(env), "random": random_policy(env, args.seed)}
+    if trained is not None:
+        _check_fits(env.obs_dim, trained, env.action_dim, task_name)
+        policies = {"": trained, **policies}
+    else:
+        policies = {args.policy: policies[args.policy]}
+    evaluations = {name: evaluate(env, policy, args.episodes, args.seed) for name, policy in policies.items()}
+    env.close()
+    rows = [row for name, evaluation in evaluations.items() for row in _rows(task_name, name, evaluation)]
+    return Result(ok=True, rows=tuple(rows), details={name or "trained": asdict(e) for name, e in evaluations.items()})
+
+
+def _rows(task: str, policy: str, evaluation: Evaluation) -> list[Row]:
+    """evaluate/<task>/<quantity> of the trained policy; a baseline's rows end in its name."""
+    end = f"/{policy}" if policy else ""
+    rows = [
+        Row(f"evaluate/{task}/return{end}", evaluation.return_mean),
+        Row(f"evaluate/{task}/return_std{end}", evaluation.return_std),
+        Row(f"evaluate/{task}/length{end}", evaluation.length_mean, "steps"),
+    ]
+    if evaluation.success_rate is not None:
+        rows.insert(0, Row(f"evaluate/{task}/success{end}", evaluation.success_rate))
+    return rows
+
+
+def _check_fits(obs_dim: int, policy, action_dim: int, task: str) -> None:
+    import torch
+
+    try:
+        actions = policy(torch.zeros(1, obs_dim)).shape[-1]
+    except RuntimeError as error:
+        raise ConfigError(f"the policy does not take the {obs_dim} observations of task {task!r}") from error
+    if actions != action_dim:
+        raise ConfigError(f"the policy gives {actions} actions and task {task!r} takes {action_dim}")
+
+
+VERB = Verb(arguments=EvaluateArgs, run=run)

@@ -1,0 +1,38 @@
+"""`robot-rl list`: what is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robot_rl.commands.main import Verb, load_verbs
+from robot_rl.commands.result import Result, Row
+
+
+@dataclass(frozen=True)
+class ListArgs:
+    """Show the tasks, robots, algorithms and verbs that are installed."""
+
+
+def run(args: ListArgs) -> Result:
+    from robot_rl.robots import ROBOTS
+
+    rows = [*_learning(), *(Row(f"robot/{name}", f"{len(r.joints)} joints") for name, r in ROBOTS.items())]
+    for name, entry in load_verbs().items():
+        rows.append(Row(f"verb/{name}", entry.value))
+    return Result(ok=True, rows=tuple(rows))
+
+
+def _learning() -> list[Row]:
+    """Tasks and algorithms; a robot, where torch is not installed, has none."""
+    try:
+        from robot_rl.algorithms.algorithm import ALGORITHMS
+        from robot_rl.env import load_tasks
+    except ModuleNotFoundError:
+        return []
+    tasks = load_tasks()
+    rows = [Row(f"task/{name}", tasks[name].summary) for name in sorted(tasks)]
+    rows.append(Row("task/gym:<id>", "any Gymnasium environment with box observations and actions"))
+    return rows + [Row(f"algorithm/{name}", entry.summary) for name, entry in ALGORITHMS.items()]
+
+
+VERB = Verb(arguments=ListArgs, run=run)
