@@ -21,6 +21,7 @@ from std_msgs.msg import Float64MultiArray, String
 from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import ROBOTS, get_robot
+from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.receiver import CommandReceiver
 from robot_rl_bridge.ros_compat import ParameterSpec
@@ -173,8 +174,7 @@ class EmulatorNode(Node):
 
 def main() -> int:
     """Run in real time, at absolute deadlines, until SIGINT or SIGTERM."""
-    stop = ros_compat.StopSignal()
-    with ros_compat.ros_context() as executor:
+    with stop_on_signals() as stop, ros_compat.ros_context() as executor:
         node = EmulatorNode()
         executor.add_node(node)
         clock = ros_compat.RosClock(executor)

@@ -39,6 +39,7 @@ TRANSITIONS = {
     "activate": Transition.TRANSITION_ACTIVATE,
     "deactivate": Transition.TRANSITION_DEACTIVATE,
     "cleanup": Transition.TRANSITION_CLEANUP,
+    "shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
 }
 RETRY_S = 0.2
 
@@ -64,20 +65,25 @@ class Operator:
         deadline_s = time.monotonic() + timeout_s
         if self.state() == "unconfigured":
             self.transition("configure", timeout_s)
-        while self.state() != "active":
-            try:
-                self.transition("activate", timeout_s)
-            except OperatorError:
-                if time.monotonic() > deadline_s:
-                    raise
-                ros_compat.spin_until(self._executor, time.monotonic() + RETRY_S)
+        while self.state() == "inactive":
+            self._retry("activate", deadline_s)
 
-    def down(self) -> None:
-        """Deactivate, which damps the robot, and clean up."""
+    def _retry(self, transition: str, deadline_s: float) -> None:
+        """Try once; a failure counts only after the deadline."""
+        try:
+            self.transition(transition)
+        except OperatorError:
+            if time.monotonic() > deadline_s:
+                raise
+            ros_compat.spin_until(self._executor, time.monotonic() + RETRY_S)
+
+    def down(self, timeout_s: float = 5.0) -> None:
+        """Deactivate, which damps the robot, and clean up once it is damped."""
+        deadline_s = time.monotonic() + timeout_s
         if self.state() == "active":
             self.transition("deactivate")
-        if self.state() == "inactive":
-            self.transition("cleanup")
+        while self.state() == "inactive":
+            self._retry("cleanup", deadline_s)
 
     def state(self) -> str:
         """Lifecycle state: unconfigured, inactive, active or finalized."""

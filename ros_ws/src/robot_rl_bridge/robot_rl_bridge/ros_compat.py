@@ -1,6 +1,6 @@
 """Everything about ROS 2 that is easy to get wrong, once.
 
-- rclpy's own signal handlers destroy the context before a node can send its last command. Ours only raise a flag.
+- rclpy's own signal handlers destroy the context before a node can send its last command. None are installed.
 - `EventsExecutor.spin()` without a timeout never dispatches in some releases. `spin_until` is the way to spin.
 - A misspelt parameter is silently ignored by rclpy. `declare_parameters` refuses it.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -82,24 +81,9 @@ class RosClock:
         spin_until(self._executor, deadline_s)
 
 
-class StopSignal:
-    """True once SIGINT or SIGTERM has arrived. Whoever owns the robot damps it, then ends."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
-
-    def __bool__(self) -> bool:
-        return self.number is not None
-
-    def _receive(self, number: int, _: object) -> None:
-        self.number = number
-
-
 @contextmanager
 def ros_context(argv: Sequence[str] | None = None) -> Iterator[Any]:
-    """rclpy initialised without signal handlers, and an EventsExecutor to pass to `spin_until`; destroys its nodes at the end.
+    """rclpy initialised without signal handlers, and an EventsExecutor for `spin_until`; destroys its nodes at the end.
 
     Raises ConfigError for ROS arguments or a parameter file that rcl cannot parse.
     """

@@ -155,7 +155,7 @@ class RosRobot:
             self._joints = (stamp_s, *converters.decode_joint_state(message, self._order))
             self._state = None
         except MessageError as error:
-            self._reject(STATE_TOPIC, error)
+            self.reject(STATE_TOPIC, error)
 
     def _on_imu(self, message: Imu) -> None:
         stamp_s = self._imu_stamps.map(converters.stamp_of(message), time.monotonic())
@@ -165,8 +165,9 @@ class RosRobot:
             self._imu = (stamp_s, *converters.decode_imu(message))
             self._state = None
         except MessageError as error:
-            self._reject(IMU_TOPIC, error)
+            self.reject(IMU_TOPIC, error)
 
-    def _reject(self, topic: str, error: MessageError) -> None:
+    def reject(self, topic: str, error: MessageError) -> None:
+        """Count a message that could not be used."""
         self.rejected[topic] += 1
         self.last_rejection = f"{topic}: {error}"

@@ -1,3 +1,5 @@
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# launch comes with a ROS distribution and is not on PyPI.
 """The policy node alone: the robot's own driver publishes joint_states and obeys joint_command.
 
     ros2 launch robot_rl_bringup real.launch.py robot:=leap_hand bundle:=/path/to/bundle.zip

@@ -1,3 +1,5 @@
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# launch comes with a ROS distribution and is not on PyPI.
 """The policy node and an emulated robot.
 
     ros2 launch robot_rl_bringup sim.launch.py robot:=leap_hand bundle:=/path/to/bundle.zip

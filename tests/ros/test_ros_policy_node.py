@@ -1,0 +1,321 @@
+"""The policy node as a process: its lifecycle, its refusals, and what the emulated robot sees when things go wrong.
+
+Deadlines are judged on stamps of the nodes themselves (one host, one monotonic clock), so that a slow test process
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.node import Node
+from std_msgs.msg import Bool, Float64MultiArray, String
+
+from robot_rl.contract import damping_command
+from robot_rl.robots import LEAP_HAND, UNITREE_G1
+from robot_rl.testing.bundles import TinyPolicy
+from robot_rl_bridge import converters, ros_compat
+from robot_rl_bridge.operator import Operator, OperatorError
+from robot_rl_bridge.ros_robot import RosRobot
+
+pytestmark = pytest.mark.ros
+
+LOOP_S = 0.01
+DAMP_S = LEAP_HAND.safety.state_damp_s
+HOLD_S = LEAP_HAND.safety.state_hold_s
+# From a tick of the policy node to the emulator's next period, DDS included, on a busy machine.
+TRANSPORT_S = 0.03
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(TinyPolicy(LEAP_HAND).write(tmp_path_factory.mktemp("bundle") / "tiny.zip"))
+
+
+class Station:
+    """The operator's desk: an Operator, the emulator's status, and every joint command that passes."""
+
+    def __init__(self, executor) -> None:
+        self.executor = executor
+        self.node = Node("station", enable_rosout=False)
+        executor.add_node(self.node)
+        self.operator = Operator(self.node, executor)
+        self.emulator: dict = {}
+        self.commands: list[tuple[float, bool]] = []
+        """(time sent, whether it damps) of each joint command."""
+        self._order = converters.JointOrder(LEAP_HAND.joint_names, extra_allowed=True)
+        self.node.create_subscription(String, "/emulator/status", self._on_emulator, ros_compat.STATUS_QOS)
+
+    def listen(self) -> None:
+        """Hear every command; a deep queue, because this process may be slow."""
+        qos = ros_compat.STATUS_QOS
+        self.node.create_subscription(Float64MultiArray, "joint_command", self._on_command, qos)
+
+    def _on_emulator(self, message: String) -> None:
+        self.emulator = json.loads(message.data)
+
+    def _on_command(self, message: Float64MultiArray) -> None:
+        command = converters.decode_joint_command(message, self._order)
+        self.commands.append((command.sent_s, not command.values[2:4].any()))
+
+    def spin(self, seconds: float) -> None:
+        ros_compat.spin_until(self.executor, time.monotonic() + seconds)
+
+    def emulator_until(self, condition, timeout_s: float = 10.0) -> dict:
+        asked_s = time.monotonic()
+
+        def waiting() -> bool:
+            return self.emulator.get("time_s", 0.0) <= asked_s or not condition(self.emulator)
+
+        assert ros_compat.spin_while(self.executor, waiting, timeout_s), self.emulator
+        return self.emulator
+
+    def run(self) -> None:
+        """Bring the robot to RUN the way a person does."""
+        self.operator.up()
+        self.operator.wait_for_mode("idle")
+        self.operator.request("stand")
+        self.operator.send_command([0.1, 0.2, 0.3])
+        deadline_s = time.monotonic() + 15.0
+        while True:
+            try:
+                self.operator.request("run")
+                break
+            except OperatorError as error:
+                assert "standing still" in str(error)
+                assert time.monotonic() < deadline_s
+                self.spin(0.1)
+        assert self.operator.wait_for_mode("run") == "run"
+
+
+@pytest.fixture
+def station(ros_domain):
+    with ros_compat.ros_context([]) as executor:
+        yield Station(executor)
+
+
+@pytest.fixture
+def running(start_node, station, bundle):
+    """(station, policy process, emulator process) with the policy in RUN."""
+    emulator = start_node("emulator_node", "emulator", robot="leap_hand")
+    policy = start_node("policy_node", "policy", bundle=bundle, robot="leap_hand")
+    station.run()
+    return station, policy, emulator
+
+
+def test_the_lifecycle_is_walked_on_the_real_node(start_node, station, bundle) -> None:
+    policy = start_node("policy_node", "policy", bundle=bundle)
+    operator = station.operator
+    assert operator.state() == "unconfigured"
+    with pytest.raises(OperatorError, match="not active"):
+        operator.request("stand")
+    operator.transition("configure")
+    assert operator.state() == "inactive"
+    with pytest.raises(OperatorError, match="no publisher on joint_states"):
+        operator.transition("activate")
+    assert operator.state() == "inactive"
+    start_node("emulator_node", "emulator", robot="leap_hand")
+    operator.up()
+    assert operator.state() == "active"
+    operator.wait_for_mode("idle")
+    with pytest.raises(OperatorError, match="run refused"):
+        operator.request("run")
+    operator.transition("deactivate")
+    assert operator.state() == "inactive"
+    with pytest.raises(OperatorError, match="damped out"):
+        operator.transition("cleanup")
+    operator.down()
+    assert operator.state() == "unconfigured"
+    operator.up()
+    operator.wait_for_mode("idle")
+    operator.transition("shutdown")
+    assert policy.wait() == 0
+
+
+def test_stand_and_run_end_to_end_without_torch_or_simulator(running) -> None:
+    station, policy, emulator = running
+    status = station.operator.status
+    assert float(status["age_s"]) < HOLD_S
+    assert station.emulator_until(lambda s: True)["damping"] is False
+    libraries = Path(f"/proc/{policy.process.pid}/maps").read_text()
+    assert "onnxruntime" in libraries
+    assert "libtorch" not in libraries
+    assert "mujoco" not in libraries
+    assert "libtorch" not in Path(f"/proc/{emulator.process.pid}/maps").read_text()
+
+
+def test_a_lost_state_stream_leads_to_damping_within_the_deadline(running) -> None:
+    station, _, _ = running
+    station.operator.set_fault("drop_state")
+    station.operator.wait_for_mode("damp")
+    assert station.operator.status["cause"] == "state_stale"
+    status = station.emulator_until(lambda s: s["damping"])
+    latency_s = status["damping_since_s"] - status["last_state_s"]
+    assert DAMP_S - LOOP_S <= latency_s <= DAMP_S + LOOP_S + TRANSPORT_S
+    assert status["commands_rejected"] == {}
+
+
+def test_states_come_back_and_nothing_moves_until_an_operator_asks(running) -> None:
+    station, _, _ = running
+    station.operator.set_fault("drop_state")
+    station.operator.wait_for_mode("damp")
+    station.operator.set_fault("none")
+    station.spin(0.5)
+    assert station.operator.wait_for_mode("damp") == "damp"
+    with pytest.raises(OperatorError, match="refused"):
+        station.operator.request("run")
+    station.operator.request("stand")
+    station.operator.wait_for_mode("stand")
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"), [("nan", "state_invalid"), ("spike", "state_jump"), ("delay", "state_stale")]
+)
+def test_a_spoilt_state_leads_to_damping(running, fault: str, cause: str) -> None:
+    station, _, _ = running
+    station.operator.set_fault(fault)
+    station.operator.wait_for_mode("damp", "fault")
+    assert station.operator.status["cause"] == cause
+    station.emulator_until(lambda s: s["damping"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_streams_damping_before_the_process_ends(running, number: int) -> None:
+    station, policy, _ = running
+    station.listen()
+    assert ros_compat.spin_while(station.executor, lambda: not station.commands, 5.0)
+    sent_s = policy.send(number)
+    assert ros_compat.spin_while(station.executor, lambda: policy.process.poll() is None, 10.0)
+    station.spin(0.2)
+    assert policy.process.returncode == 0, policy.output
+    damping = [time_s for time_s, damps in station.commands if damps and time_s > sent_s]
+    assert damping[0] - sent_s <= 2 * LOOP_S + TRANSPORT_S
+    assert damping[-1] - damping[0] > 0.9
+    assert len(damping) > 0.8 / LOOP_S
+    first = station.commands.index((damping[0], True))
+    assert all(damps for _, damps in station.commands[first:])
+
+
+def test_a_killed_policy_node_leaves_a_robot_that_damps_by_itself(running) -> None:
+    station, policy, _ = running
+    killed_s = policy.send(signal.SIGKILL)
+    status = station.emulator_until(lambda s: s["damping"])
+    assert 0.0 < status["damping_since_s"] - killed_s <= DAMP_S + TRANSPORT_S
+
+
+def test_a_rival_on_the_command_topic_is_reported_and_not_obeyed(running) -> None:
+    station, _, _ = running
+    rival = RosRobot(station.node, LEAP_HAND)
+    rival.open()
+    for _ in range(50):
+        now = time.monotonic()
+        rival.write(damping_command(np.full(16, 0.1), now, 0.1))
+        station.spin(0.02)
+    station.operator.wait_for(lambda s: "2 publishers on joint_command" in s["problem"], 5.0, "a rival")
+    status = station.emulator_until(lambda s: s["commands_rejected"].get("another sender is in command", 0) > 10)
+    assert status["damping"] is False
+    assert station.operator.wait_for_mode("run") == "run"
+
+
+def test_an_emergency_stop_needs_a_reset(running) -> None:
+    station, _, _ = running
+    operator = station.operator
+    operator.request("estop")
+    operator.wait_for_mode("fault")
+    station.emulator_until(lambda s: s["damping"])
+    with pytest.raises(OperatorError, match="stand refused"):
+        operator.request("stand")
+    operator.request("reset")
+    operator.wait_for_mode("idle")
+
+
+def test_bad_commands_are_counted_and_do_not_stop_the_run(running) -> None:
+    station, _, _ = running
+    for values in ([1.0], [1.0, 2.0, float("nan")]):
+        before = int(station.operator.status["rejected_messages"])
+        station.operator.send_command(values)
+        station.operator.wait_for(lambda s, n=before: int(s["rejected_messages"]) > n, 5.0, "a rejection")
+        assert "3 finite numbers" in station.operator.status["last_rejection"]
+    assert station.operator.wait_for_mode("run") == "run"
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda folder: folder / "none.zip", "no such file"),
+        (lambda folder: TinyPolicy(UNITREE_G1).write(folder / "g1.zip"), "unitree_g1"),
+        (lambda folder: TinyPolicy(LEAP_HAND, control_period_s=0.013).write(folder / "odd.zip"), "loop period"),
+        (lambda folder: _wrong_golden(folder), "golden rows"),
+        (lambda folder: _truncated(folder), "truncated"),
+    ],
+    ids=["missing", "other robot", "other rate", "other numbers", "truncated"],
+)
+def test_a_bad_bundle_is_refused_at_configure_with_the_reason(start_node, station, tmp_path, make, reason) -> None:
+    start_node("policy_node", "policy", bundle=str(make(tmp_path)))
+    with pytest.raises(OperatorError, match=reason):
+        station.operator.transition("configure")
+    assert station.operator.state() == "unconfigured"
+
+
+def _wrong_golden(folder: Path) -> Path:
+    policy = TinyPolicy(LEAP_HAND)
+    golden = policy.golden()
+    golden["out/action"] = golden["out/action"] + np.float32(0.01)
+    return policy.write(folder / "golden.zip", golden=golden)
+
+
+def _truncated(folder: Path) -> Path:
+    path = TinyPolicy(LEAP_HAND).write(folder / "cut.zip")
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"bundel": "x"}, "no parameters bundel; valid: bundle, robot, loop_rate_hz, log"),
+        ({"loop_rate_hz": 1e9}, "loop_rate_hz"),
+        ({"robot": "g2"}, "leap_hand, unitree_g1"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_name(start_node, parameters: dict, message: str) -> None:
+    node = start_node("policy_node", "policy", **parameters)
+    assert node.wait() == 1
+    assert message in node.output
+
+
+def test_a_humanoid_runs_only_while_the_deadman_is_held(start_node, station, tmp_path) -> None:
+    bundle = TinyPolicy(UNITREE_G1, control_period_s=0.02, command_dim=0).write(tmp_path / "g1.zip")
+    start_node("emulator_node", "emulator", robot="unitree_g1", suspended=True)
+    start_node("policy_node", "policy", bundle=str(bundle), robot="unitree_g1")
+    button = station.node.create_publisher(Bool, "/policy/deadman", ros_compat.COMMAND_QOS)
+    operator = station.operator
+    operator.up()
+    operator.wait_for_mode("idle")
+    operator.request("stand")
+    deadline_s = time.monotonic() + 15.0
+    refusals: set[str] = set()
+    while True:
+        try:
+            operator.request("run")
+            break
+        except OperatorError as error:
+            refusals.add(str(error))
+            assert time.monotonic() < deadline_s, refusals
+            if "standing still" not in str(error):
+                assert "the deadman button is not held" in str(error)
+                button.publish(Bool(data=True))
+                station.spin(0.02)
+            else:
+                station.spin(0.1)
+    assert any("deadman" in reason for reason in refusals)
+    operator.wait_for_mode("damp")
+    assert operator.status["cause"] == "deadman_lost"
