@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,9 +12,20 @@ from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import ActionLatency, Pushes
-from robot_rl_sim.mdp import Mdp, Outcome, Transition
+from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig, Randomizer
 from robot_rl_sim.sensors import Sensors
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Tensors here are so small that torch's threads, fighting with the physics' for cores, only make them late."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class SimVecEnv:
@@ -53,6 +65,7 @@ class SimVecEnv:
         self._no_command = torch.zeros(n, 0)
         self.reset()
 
+    @_one_torch_thread()
     def reset(self, seed: int | None = None) -> Tensor:
         """Start every environment anew; returns obs (n_envs, obs_dim)."""
         if seed is not None:
@@ -60,17 +73,19 @@ class SimVecEnv:
         self._start(self._all)
         return self._obs.clone()
 
+    @_one_torch_thread()
     def step(self, action: Tensor) -> Step:
         """One control period. Raises EnvError, naming term and env, for an action or a result that is not finite."""
-        _check_finite("action", action)
+        if not torch.isfinite(action.sum()):
+            _check_finite("action", action)
         action = action.clamp(-1.0, 1.0)
         target = self.policy_io.decode(action, self._inputs["last_target"])
         if self._pushes:
             self._pushes.apply(self.sim, self._generator)
         self.sim.step(self._latency.apply(target) if self._latency else target)
 
-        outcome = self._outcome(action)
-        reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
+        outcome = self.mdp.outcome(self._transition(action))
+        reward = _total(outcome.rewards)
         terminated = outcome.terminated
         self._steps += 1
         truncated = (self._steps >= self.max_episode_steps) & ~terminated
@@ -135,32 +150,26 @@ class SimVecEnv:
         for counter in (self._steps, self._steps_at_goal, self._return):
             counter[worlds] = 0
 
-    def _outcome(self, action: Tensor) -> Outcome:
-        """The task's verdict on the step just made, checked."""
-        outcome = self.mdp.outcome(
-            Transition(
-                sim=self.sim,
-                joint_pos=self.sim.joint_pos.float(),
-                joint_vel=self.sim.joint_vel.float(),
-                action=action,
-                last_action=self._inputs["last_action"],
-                command=self._inputs.get("command", self._no_command),
-            )
+    def _transition(self, action: Tensor) -> Transition:
+        """The step just made, as the task judges it."""
+        return Transition(
+            sim=self.sim,
+            joint_pos=self.sim.joint_pos.float(),
+            joint_vel=self.sim.joint_vel.float(),
+            action=action,
+            last_action=self._inputs["last_action"],
+            command=self._inputs.get("command", self._no_command),
         )
-        for name, value in outcome.rewards.items():
-            _check_finite(f"reward/{name}", value)
-        return outcome
 
     def _encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """PolicyIO's encoding, checked."""
         obs = self.policy_io.encode(inputs)
-        # One sum finds any NaN or infinity; which term it was is worth computing only then.
         if not torch.isfinite(obs.sum()):
-            sizes = [size for _, size in self.policy_io.contract.observation_terms]
-            frames = obs.split(sizes * self.policy_io.contract.history_length, dim=1)
-            names = [name for name, _ in self.policy_io.contract.observation_terms]
-            for name, frame in zip(names * self.policy_io.contract.history_length, frames, strict=True):
-                _check_finite(f"observation/{name}", frame)
+            contract = self.policy_io.contract
+            terms = contract.observation_terms * contract.history_length
+            columns = obs.split([size for _, size in terms], dim=1)
+            for (name, _), values in zip(terms, columns, strict=True):
+                _check_finite(f"observation/{name}", values)
         return obs
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -180,11 +189,18 @@ class SimVecEnv:
         }
 
 
+def _total(rewards: Mapping[str, Tensor]) -> Tensor:
+    """Sum (n,) of the reward terms, checked."""
+    total = torch.stack(tuple(rewards.values())).sum(0)
+    if not torch.isfinite(total.sum()):
+        for name, value in rewards.items():
+            _check_finite(f"reward/{name}", value)
+    return total
+
+
 def _check_finite(name: str, value: Tensor) -> None:
     """Raise EnvError naming the first row of `value` (n, ...) that holds NaN or infinity."""
-    if not torch.isfinite(value.sum()):
-        bad = (~torch.isfinite(value)).flatten(1 if value.dim() > 1 else 0)
-        rows = (bad.any(-1) if bad.dim() > 1 else bad).nonzero().squeeze(-1)
-        if len(rows):
-            env = int(rows[0])
-            raise EnvError(f"{name} of env {env} is not finite: {value[env].tolist()}")
+    rows = torch.isfinite(value).reshape(len(value), -1).all(-1)
+    if not rows.all():
+        env = int((~rows).nonzero()[0])
+        raise EnvError(f"{name} of env {env} is not finite: {value[env].tolist()}")

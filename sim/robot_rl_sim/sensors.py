@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from robot_rl.contract import RobotState
 from robot_rl.errors import ConfigError
@@ -66,7 +67,8 @@ class Sensors:
             true = view() + self.state["joint_bias"] if field == "joint_pos" else view()
             value = (true if worlds is None else true[worlds]).float()
             if half_width and field == "imu_quat_wxyz":
-                value = _rotate_slightly(value, _uniform((len(value), 3), half_width, generator))
+                # Half the angle added to each number turns a unit quaternion by about that angle, once normalised.
+                value = normalize(value + _uniform(value.shape, half_width / 2, generator), dim=-1)
             elif half_width:
                 value = value + _uniform(value.shape, half_width, generator)
             values[field] = value
@@ -74,14 +76,4 @@ class Sensors:
 
 
 def _uniform(shape: tuple[int, ...], half_width: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(shape, generator=generator) * 2 - 1) * half_width
-
-
-def _rotate_slightly(quat_wxyz: Tensor, angle_rad: Tensor) -> Tensor:
-    """Quaternions (n, 4) turned by small body-frame rotation vectors (n, 3): q ⊗ (1, angle / 2), normalised."""
-    w, x, y, z = quat_wxyz.unbind(-1)
-    a, b, c = (angle_rad / 2).unbind(-1)
-    turned = torch.stack(
-        (w - x * a - y * b - z * c, x + w * a + y * c - z * b, y + w * b + z * a - x * c, z + w * c + x * b - y * a), -1
-    )
-    return torch.nn.functional.normalize(turned, dim=-1)
+    return torch.empty(shape).uniform_(-half_width, half_width, generator=generator)
