@@ -327,3 +327,11 @@ def make_model(spec: RobotSpec, config: SimRobotConfig, model: mujoco.MjModel | 
         model.body_mass[model.body(config.payload_body).id] += config.payload_kg
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
+
+
+def connect(spec: RobotSpec) -> SimRobot:
+    """Driver entry point: `spec` with dynamics that training has not seen, connected; a floating base hangs."""
+    robot = SimRobot(spec)
+    robot.suspended = spec.floating_base
+    robot.connect()
+    return robot

@@ -1,0 +1,239 @@
+"""`robot-rl deploy`: run a bundle on a robot, simulated or real."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from robot_rl.commands.main import Verb
+from robot_rl.commands.result import Result, Row
+from robot_rl.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from robot_rl.bundle.load import Bundle
+    from robot_rl.contract import Command
+    from robot_rl.robots import RobotSpec
+    from robot_rl.runtime.controller import Controller, Tick
+    from robot_rl.runtime.interface import RobotInterface
+
+SIMULATED = frozenset({"mock", "sim"})
+"""Interfaces that nobody can be hurt by: only these may be operated without an operator."""
+_GOAL_S = 3.0
+"""How long each golden command lasts in an unattended run."""
+
+
+@dataclass(frozen=True)
+class DeployArgs:
+    """Run a bundle on a robot: `mock` needs nothing, `sim` the simulator, `ros` a robot behind ROS 2 topics.
+
+    Nothing moves until an operator says so: type stand, run, stop, estop or reset, then Enter. Ctrl-C damps and ends.
+    """
+
+    bundle: Annotated[Path, tyro.conf.Positional]
+    """Folder or zip."""
+    interface: str = "mock"
+    """Driver to connect with."""
+    robot: str | None = None
+    """Robot to run on. Default: the one the contract names."""
+    duration: float | None = None
+    """Seconds after which to damp and end. Default: until Ctrl-C."""
+    loop_rate_hz: float | None = None
+    """Rate of the control loop: the policy's rate times a whole number. Default: the policy's rate."""
+    auto_run: bool = False
+    """Stand and run without an operator. Simulated robots only."""
+    command: tuple[float, ...] = ()
+    """The policy's command, in the contract's order and units. Default in an unattended run: the golden rows' own."""
+    record: Path | None = None
+    """Write an MCAP log here."""
+
+
+def run(args: DeployArgs) -> Result:
+    from robot_rl.bundle.load import load_bundle
+    from robot_rl.robots import get_robot
+    from robot_rl.runtime.controller import Controller
+    from robot_rl.runtime.interface import MonotonicClock
+    from robot_rl.runtime.loop import run as run_loop
+
+    if args.interface != "ros" and args.interface not in (names := _driver_names()):
+        raise ConfigError(f"unknown interface {args.interface!r}; valid: {', '.join([*names, 'ros'])}")
+    if args.auto_run and args.interface not in SIMULATED:
+        raise ConfigError(
+            f"--auto-run is for simulated robots ({', '.join(sorted(SIMULATED))}); {args.interface!r} needs an operator"
+        )
+    bundle = load_bundle(args.bundle)
+    spec = get_robot(args.robot or bundle.contract.robot)
+    loop_period_s = 1.0 / args.loop_rate_hz if args.loop_rate_hz else None
+    # Built before anything is connected: a bundle that must not run here never meets a robot.
+    controller = Controller(bundle, spec, loop_period_s)
+    if args.interface == "ros":
+        _exec_policy_node(args, spec, controller)
+    with ExitStack() as stack:
+        recorder = None
+        if args.record is not None:
+            from robot_rl.runtime.recorder import Recorder
+
+            recorder = stack.enter_context(Recorder(args.record, bundle.contract))
+        robot = _driver(args.interface)(spec)
+        session = _Session(controller, robot, _operator(args.auto_run))
+        report = run_loop(
+            controller,
+            robot,
+            MonotonicClock(),
+            duration_s=args.duration,
+            get_command=_commands(bundle, args.command, args.auto_run),
+            on_tick=session.on_tick,
+            recorder=recorder,
+        )
+    rows = (
+        Row("ticks", report.ticks),
+        Row("overruns", report.overruns),
+        Row("late/worst", report.worst_late_s * 1e3, "ms"),
+        *session.timing_rows(),
+        Row("modified targets", int(controller.modifications.sum())),
+        Row("dropped log ticks", 0 if recorder is None else recorder.dropped),
+        Row("modes", " > ".join(mode for mode, _ in session.modes)),
+    )
+    reason = session.failure() if args.auto_run else ""
+    details = {"ended_by": report.reason, "modes": session.modes, "bundle": str(args.bundle), "robot": spec.name}
+    return Result(ok=not reason, rows=rows, reason=reason, details=details)
+
+
+class _Session:
+    """What happens besides control: the operator's requests, words on the terminal, and figures for the result."""
+
+    def __init__(self, controller: Controller, robot: RobotInterface, operator: Callable[[Controller, Tick], None]):
+        self._controller = controller
+        self._robot = robot
+        self._operator = operator
+        self._note = ""
+        self._tick_s: list[float] = []
+        self.modes: list[tuple[str, str]] = []
+        """(mode, cause) each time either changed."""
+
+    def on_tick(self, tick: Tick) -> None:
+        self._tick_s.append(tick.tick_s)
+        now = (tick.mode.value, tick.cause.value)
+        if not self.modes or self.modes[-1] != now:
+            self.modes.append(now)
+            print(f"{tick.mode.value:<6} {'' if tick.cause.value == 'none' else tick.cause.value}", flush=True)
+        if tick.note and tick.note != self._note:
+            print(tick.note, flush=True)
+        self._note = tick.note
+        if tick.mode.value == "run" and getattr(self._robot, "suspended", False):
+            # A simulated humanoid hangs from its gantry until its policy balances it.
+            self._robot.suspended = False  # type: ignore[attr-defined]
+        self._operator(self._controller, tick)
+
+    def timing_rows(self) -> tuple[Row, ...]:
+        import numpy as np
+
+        p50, p99 = np.percentile(np.array(self._tick_s) * 1e3, [50, 99])
+        return Row("tick/p50", float(p50), "ms"), Row("tick/p99", float(p99), "ms")
+
+    def failure(self) -> str:
+        """Why an unattended run was no success; empty if it was."""
+        last, cause = self.modes[-1]
+        if not any(mode == "run" for mode, _ in self.modes):
+            return f"the policy never ran: ended in mode {last}. {self._note}".strip()
+        return "" if last == "run" else f"ended in mode {last}, cause {cause}"
+
+
+def _operator(auto_run: bool) -> Callable[[Controller, Tick], None]:
+    """Makes requests after each tick: automatically, or from lines typed on the terminal."""
+    from robot_rl.runtime.controller import Request
+    from robot_rl.runtime.modes import Mode
+
+    wanted = {Mode.IDLE: Request.STAND, Mode.STAND: Request.RUN}
+    # RUN is refused until the robot has stood still; asking at each tick would only fill the terminal.
+    settled_ticks = {"count": 0}
+
+    def automatic(controller: Controller, tick: Tick) -> None:
+        controller.feed_deadman(tick.now_s)
+        settled_ticks["count"] = settled_ticks["count"] + 1 if tick.mode in wanted else 0
+        waited_s = settled_ticks["count"] * controller.loop_period_s
+        profile = controller.limits.profile
+        if tick.mode == Mode.IDLE or (tick.mode == Mode.STAND and waited_s > profile.stand_duration_s + 0.6):
+            controller.request(wanted[tick.mode])
+
+    if auto_run:
+        return automatic
+    lines: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: [lines.put(line) for line in sys.stdin], name="operator", daemon=True).start()
+    print(f"type one of {', '.join(r.value for r in Request)} and press Enter", flush=True)
+
+    def typed(controller: Controller, _tick: Tick) -> None:
+        while not lines.empty():
+            word = lines.get().strip().lower()
+            if word in set(Request):
+                controller.request(Request(word))
+            elif word:
+                print(f"unknown request {word!r}; valid: {', '.join(r.value for r in Request)}", flush=True)
+
+    return typed
+
+
+def _commands(bundle: Bundle, values: tuple[float, ...], auto_run: bool) -> Callable[[float], Command | None] | None:
+    """What the policy is commanded at a time in s: `values`, or else the golden rows' commands one after the other."""
+    import numpy as np
+
+    from robot_rl.contract import Command
+
+    spec = bundle.contract.command
+    if spec is None:
+        if values:
+            raise ConfigError("the policy takes no command")
+        return None
+    if values and (len(values),) != spec.shape:
+        raise ConfigError(f"command {spec.name!r} has {spec.shape[0]} numbers ({spec.unit}), got {len(values)}")
+    if values:
+        constant = np.array(values, np.float32)
+        return lambda now_s: Command(constant, now_s)
+    if not auto_run:
+        return None
+    golden = bundle.golden[f"in/{spec.name}"]
+    return lambda now_s: Command(golden[int(now_s / _GOAL_S) % len(golden)], now_s)
+
+
+def _driver_names() -> list[str]:
+    return sorted(e.name for e in entry_points(group="robot_rl.drivers") if e.name != "ros")
+
+
+def _driver(name: str) -> Callable[[RobotSpec], RobotInterface]:
+    """The driver's `connect`: a RobotSpec to a connected robot. Drivers register under `robot_rl.drivers`."""
+    return next(e for e in entry_points(group="robot_rl.drivers") if e.name == name).load()
+
+
+def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller) -> None:
+    """Become the ROS 2 policy node, which has its own lifecycle and operator services."""
+    beside = Path(sys.executable).with_name("policy_node")
+    node = str(beside) if beside.exists() else shutil.which("policy_node")
+    if node is None:
+        raise MissingDependencyError(
+            "the ROS 2 policy node is not installed; pip install 'robot-rl[ros]' and ros_ws/src/robot_rl_bridge"
+        )
+    if args.duration is not None or args.command:
+        raise ConfigError("--duration and --command are the operator's under ROS 2; see `operator --help`")
+    parameters = {
+        "bundle": args.bundle.resolve(),
+        "robot": spec.name,
+        "loop_rate_hz": float(round(1.0 / controller.loop_period_s, 6)),
+    }
+    if args.record is not None:
+        parameters["log"] = args.record.resolve()
+    flags = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    sys.stdout.flush()
+    os.execv(node, [node, "--ros-args", *flags])
+
+
+VERB = Verb(DeployArgs, run)
