@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import mujoco
@@ -73,7 +73,7 @@ class PlainEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     No sensor noise, no randomisation, no history; less is done per step than in our environments.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, contract: Contract, substeps: int, max_episode_steps: int) -> None:
         self.model = load_model(contract.robot)
