@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from robot_rl.bundle.manifest import POLICY_FILE
 from robot_rl.contract import Contract, TensorSpec
 from robot_rl.errors import BundleError
+
+Array = NDArray[np.float32]
 
 # A tensor kept outside the file is a StringStringEntryProto of key "location" (onnx.proto, TensorProto.external_data):
 # field 1, length-delimited, 8 bytes. Searching for it needs no ONNX parser.
@@ -45,14 +48,16 @@ class OnnxPolicy:
         _check_tensors("output", contract.outputs, self._session.get_outputs())
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._inputs = {t.name: np.zeros((1, *t.shape), np.float32) for t in contract.inputs}
-        self._outputs = {t.name: np.zeros((1, *t.shape), np.float32) for t in contract.outputs}
+        # All outputs lie in one array, so that one copy serves them all.
+        self._output, self._views = _joint_buffer(contract.outputs)
         self._binding = self._session.io_binding()
         for name, buffer in self._inputs.items():
             self._binding.bind_input(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-        for name, buffer in self._outputs.items():
+        for name, span, shape in self._views:
+            buffer = self._output[span].reshape(shape)
             self._binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
         """Evaluate once: every contract input, as (1, *shape) or shape, to new output arrays (1, *shape).
 
         Raises KeyError for a missing input and ValueError for one of the wrong size.
@@ -63,7 +68,22 @@ class OnnxPolicy:
                 raise ValueError(f"input {name!r} has shape {value.shape}, the policy takes {buffer.shape}")
             buffer[...] = value
         self._session.run_with_iobinding(self._binding)
-        return {name: buffer.copy() for name, buffer in self._outputs.items()}
+        output = self._output.copy()
+        return {name: output[span].reshape(shape) for name, span, shape in self._views}
+
+
+_ALIGNMENT = 16
+"""Outputs start at multiples of this many floats (64 bytes), as onnxruntime's own allocations do."""
+
+
+def _joint_buffer(specs: tuple[TensorSpec, ...]) -> tuple[Array, list[tuple[str, slice, tuple[int, ...]]]]:
+    """One array for all tensors, and (name, where it lies, shape) of each."""
+    views, start = [], 0
+    for spec in specs:
+        size = math.prod(spec.shape)
+        views.append((spec.name, slice(start, start + size), (1, *spec.shape)))
+        start += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return np.zeros(start, np.float32), views
 
 
 def _check_tensors(kind: str, specs: tuple[TensorSpec, ...], nodes: Sequence[Any]) -> None:

@@ -123,8 +123,12 @@ def _true(ok: bool) -> float:
     return 1.0 if ok else -1.0
 
 
-def _periods(reading: Reading, periods: float) -> float | None:
-    return margin_below(reading.interval_s, periods * reading.limits.loop_period_s)
+def _late(reading: Reading) -> float | None:
+    return margin_below(reading.interval_s, OVERRUN_WARN * reading.limits.loop_period_s)
+
+
+def _very_late(reading: Reading) -> float | None:
+    return margin_below(reading.interval_s, OVERRUN_TRIP * reading.limits.loop_period_s)
 
 
 def _state_age(reading: Reading, limit_s: float) -> float | None:
@@ -200,10 +204,10 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.OPERATOR_STOP, Severity.DAMP, 1, lambda r: _true(not r.stop)),
     Check(Cause.DEADMAN_LOST, Severity.DAMP, 1, lambda r: margin_below(r.deadman_age_s, DEADMAN_S)),
     Check(Cause.CLOCK, Severity.DAMP, 1, lambda r: _true(r.clock_ok)),
-    Check(Cause.OVERRUN, Severity.DAMP, 6, lambda r: _periods(r, OVERRUN_WARN)),
-    Check(Cause.OVERRUN, Severity.HOLD, 3, lambda r: _periods(r, OVERRUN_WARN)),
-    Check(Cause.OVERRUN, Severity.HOLD, 1, lambda r: _periods(r, OVERRUN_TRIP)),
-    Check(Cause.OVERRUN, Severity.WARN, 1, lambda r: _periods(r, OVERRUN_WARN)),
+    Check(Cause.OVERRUN, Severity.DAMP, 6, _late),
+    Check(Cause.OVERRUN, Severity.HOLD, 3, _late),
+    Check(Cause.OVERRUN, Severity.WARN, 1, _late),
+    Check(Cause.OVERRUN, Severity.HOLD, 1, _very_late),
     Check(Cause.STATE_STALE, Severity.DAMP, 1, lambda r: _state_age(r, r.limits.state_damp_s)),
     Check(Cause.STATE_STALE, Severity.HOLD, 1, lambda r: _state_age(r, r.limits.state_hold_s)),
     Check(Cause.STATE_INVALID, Severity.DAMP, 2, _state_valid),
@@ -225,8 +229,11 @@ def judge(reading: Reading, counts: tuple[int, ...]) -> tuple[Severity, Cause, f
     """Run CHECKS: worst severity, its cause, its margin (the least margin if nothing tripped), and the new counts."""
     severity, cause, margin, least = Severity.OK, Cause.NONE, 1.0, 1.0
     after = []
+    measure, value = None, None
     for check, count in zip(CHECKS, counts, strict=True):
-        value = check.margin(reading)
+        # Lines that differ only in how long something must last follow one another, and measure it once.
+        if check.margin is not measure:
+            measure, value = check.margin, check.margin(reading)
         if value is not None:
             # Negated, so that NaN is bad.
             count = count + 1 if not value >= 0.0 else 0

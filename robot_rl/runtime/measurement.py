@@ -48,16 +48,17 @@ def measure(state: NumpyState | None, limits: SafetyLimits) -> Measurement | Non
     """The state's values, or None if any needed field is absent, of the wrong size, not finite or out of its bounds."""
     if state is None or np.shape(state.stamp_s) != (1,):
         return None
-    parts = []
+    values = np.empty(limits.state_low.size)
+    start = 0
     for name, size in zip(limits.state_fields, limits.state_sizes, strict=True):
         value = getattr(state, name)
-        if np.shape(value) != (1, size):
+        if getattr(value, "shape", None) != (1, size):
             return None
-        parts.append(value[0])
-    try:
-        values = np.concatenate(parts).astype(np.float64, copy=False)
-    except (TypeError, ValueError):
-        return None
+        try:
+            values[start : start + size] = value[0]
+        except (TypeError, ValueError):
+            return None
+        start += size
     # Written so that NaN, which compares false, is out of bounds.
     if not ((values >= limits.state_low) & (values <= limits.state_high)).all():
         return None

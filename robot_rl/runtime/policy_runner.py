@@ -90,7 +90,7 @@ class PolicyRunner:
             for name in self._applied_names:
                 self._memory[name] = np.asarray(applied, np.float32)[None]
         outputs = self.policy.run({**self._inputs(state, command), **self._memory})
-        if all(np.isfinite(value).all() for value in outputs.values()):
+        if all(np.logical_and.reduce(np.isfinite(value), axis=None) for value in outputs.values()):
             self._memory = {spec.name: outputs[f"next_{spec.name}"] for spec in self._memory_specs}
             self._started = True
         action = outputs.get("action")
