@@ -37,12 +37,14 @@ class MujocoCpuSim:
         self.joint_vel = self.qvel[:, first_dof : first_dof + n]
         self.joint_effort = self._view("actuator_force")
         self._ctrl = self._view("ctrl")
+        # Outputs hold nothing until the first call after they are bound, so they are bound before any.
+        self._sensordata = self._view("sensordata")
         self._warnings_seen = self._batch.warning[..., 0].copy()
 
     def sensor(self, name: str) -> Tensor:
         sensor = self.model.sensor(name)
         start, size = int(sensor.adr[0]), int(sensor.dim[0])
-        return self._view("sensordata")[:, start : start + size]
+        return self._sensordata[:, start : start + size]
 
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(getattr(self.model, name).copy())

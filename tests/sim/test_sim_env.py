@@ -1,0 +1,230 @@
+"""The environment: episode ends, seeds, exact continuation, errors; obs and reward are what they claim to be."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from robot_rl.env import RobotVecEnv
+from robot_rl.errors import CheckpointError, EnvError
+from robot_rl_sim.mdp import Outcome, Transition
+from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+from robot_rl_sim.tasks.assemble import assemble
+from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
+from robot_rl_sim.tasks.leap_reach.mdp import LeapReach, LeapReachConfig
+
+RANDOM = RandomizationConfig()
+
+
+def leap_env(num_envs=3, seed=0, randomization=NOMINAL, steps=3, mdp=None):
+    mdp = mdp or LeapReach(seed=0, config=LeapReachConfig(pool_size=16, max_episode_steps=steps))
+    return assemble(mdp, num_envs, seed, randomization, "cpu", 1)
+
+
+def g1_env(num_envs=3, seed=0, randomization=RANDOM):
+    return assemble(G1Balance(), num_envs, seed, randomization, "cpu", 1)
+
+
+def actions(env, steps: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(steps, env.num_envs, env.action_dim, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def rollout(env, steps: int, seed: int = 0) -> list[torch.Tensor]:
+    """Everything that a learner sees, step by step."""
+    seen = []
+    for action in actions(env, steps, seed):
+        s = env.step(action)
+        seen += [s.obs, s.reward, s.terminated, s.truncated, s.final_obs, *s.info.values()]
+    return seen
+
+
+def test_it_is_a_robot_vec_env() -> None:
+    env = leap_env()
+    assert isinstance(env, RobotVecEnv)
+    assert env.reset().shape == (env.num_envs, env.obs_dim) == (3, 60)
+    assert env.reset().dtype == torch.float32
+
+
+def test_final_obs_is_the_observation_before_the_reset() -> None:
+    """A long-lived twin takes the same steps without an episode end, and sees what final_obs must be."""
+    short, long = leap_env(steps=3), leap_env(steps=100)
+    assert torch.equal(short.reset(seed=1), long.reset(seed=1))
+    for i, action in enumerate(actions(short, 3)):
+        a, b = short.step(action), long.step(action)
+        assert torch.equal(a.final_obs, b.obs)
+        assert torch.equal(a.reward, b.reward)
+        assert bool(a.truncated.all()) == (i == 2)
+        assert not a.terminated.any()
+        assert torch.equal(a.info["episode_length"], torch.full((3,), i + 1))
+        if i == 2:
+            assert not torch.allclose(a.obs, a.final_obs)
+        else:
+            assert torch.equal(a.obs, a.final_obs)
+
+
+def test_only_ended_environments_start_anew() -> None:
+    """Terminated rows get a new observation and a fresh clock; the others run on."""
+    env = g1_env(num_envs=4)
+    env.sim.qpos[1, 2] = 0.2  # a pelvis this low is a fall
+    step = env.step(torch.zeros(4, 29))
+    assert step.terminated.tolist() == [False, True, False, False]
+    assert not step.truncated.any()
+    assert torch.equal(step.obs[[0, 2, 3]], step.final_obs[[0, 2, 3]])
+    assert not torch.allclose(step.obs[1], step.final_obs[1])
+    following = env.step(torch.zeros(4, 29))
+    assert following.info["episode_length"].tolist() == [2, 1, 2, 2]
+
+
+def test_episode_return_is_the_sum_of_its_rewards() -> None:
+    env = leap_env(steps=3)
+    total = torch.zeros(3)
+    for action in actions(env, 3):
+        step = env.step(action)
+        terms = sum(v for k, v in step.info.items() if k.startswith("reward/"))
+        torch.testing.assert_close(step.reward, terms)
+        total += step.reward
+    torch.testing.assert_close(step.info["episode_return"], total)
+    following = env.step(action)
+    torch.testing.assert_close(following.info["episode_return"], following.reward)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda seed: leap_env(seed=seed, randomization=RANDOM), lambda seed: g1_env(seed=seed)]
+)
+def test_the_seed_decides_everything(make) -> None:
+    first, second, other = (rollout(make(seed), 7) for seed in (5, 5, 6))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("make", [lambda: leap_env(randomization=RANDOM), g1_env])
+def test_goes_on_bit_for_bit_from_a_saved_state(make) -> None:
+    """Across episode ends, noise, latency, pushes and randomised dynamics, in another object."""
+    env = make()
+    rollout(env, 80, seed=1)
+    state = env.state_dict()
+    expected = rollout(env, 80, seed=2)
+    other = make()
+    rollout(other, 2, seed=3)
+    other.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(rollout(other, 80, seed=2), expected, strict=True))
+
+
+def test_saved_state_is_a_copy() -> None:
+    env = leap_env(randomization=RANDOM)
+    state = env.state_dict()
+    before = {k: v.clone() for k, v in state.items()}
+    rollout(env, 4)
+    assert all(torch.equal(before[k], state[k]) for k in state)
+
+
+def test_state_of_another_environment_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="inputs/joint_pos"):
+        leap_env(num_envs=2).load_state_dict(leap_env(num_envs=3).state_dict())
+    with pytest.raises(CheckpointError, match="latency/delay"):
+        leap_env().load_state_dict(leap_env(randomization=RANDOM).state_dict())
+
+
+def test_returned_tensors_are_the_callers_own() -> None:
+    """Whoever normalises an observation in place must not change the environment."""
+    env, twin = leap_env(), leap_env()
+    obs = env.reset(seed=0)
+    obs *= 0
+    twin.reset(seed=0)
+    for action in actions(env, 4):
+        a, b = env.step(action), twin.step(action)
+        assert torch.equal(a.obs, b.obs)
+        for tensor in (a.obs, a.final_obs, a.reward, *a.info.values()):
+            tensor.zero_()
+
+
+def test_observation_is_the_encoding_of_the_policy_inputs() -> None:
+    """Names and order are the contract's; encoding them again gives the observation that the step returned."""
+    env = leap_env(randomization=RANDOM)
+    for action in actions(env, 4):
+        step = env.step(action)
+        inputs = env.policy_inputs()
+        assert list(inputs) == [t.name for t in env.policy_io.contract.inputs]
+        renamed = {"command" if k == "fingertip_goal" else k: v for k, v in inputs.items()}
+        assert torch.equal(env.policy_io.encode(renamed), step.obs)
+
+
+def test_nominal_observation_is_the_true_state() -> None:
+    env = leap_env(steps=50)
+    step = env.step(actions(env, 1)[0])
+    default = torch.tensor([j.default_pos_rad for j in env.mdp.robot.joints])
+    torch.testing.assert_close(step.obs[:, :16], env.sim.joint_pos.float() - default)
+    torch.testing.assert_close(step.obs[:, 16:32], 0.1 * env.sim.joint_vel.float())
+    lag = (env.policy_inputs()["last_target"] - env.sim.joint_pos.float()) / 0.15
+    torch.testing.assert_close(step.obs[:, 32:48], lag)
+
+
+def test_action_moves_the_target_from_where_the_episode_began() -> None:
+    env = leap_env(steps=50)
+    start = env.sim.joint_pos.float().clone()
+    action = torch.zeros(3, 16)
+    action[:, 2] = 0.5
+    env.step(action)
+    env.step(action)
+    moved = env.policy_inputs()["last_target"] - start
+    torch.testing.assert_close(moved[:, 2], torch.full((3,), 2 * 0.5 * 0.15))
+    torch.testing.assert_close(moved[:, 3], torch.zeros(3))
+
+
+class Poisoned(LeapReach):
+    """leap-reach with one reward term that becomes NaN in one environment."""
+
+    def outcome(self, t: Transition) -> Outcome:
+        outcome = super().outcome(t)
+        outcome.rewards["near"][1] = float("nan")
+        return outcome
+
+
+def test_reward_that_is_not_finite_names_term_and_env() -> None:
+    env = leap_env(mdp=Poisoned(seed=0, config=LeapReachConfig(pool_size=16)))
+    with pytest.raises(EnvError, match=r"reward/near of env 1 is not finite"):
+        env.step(torch.zeros(3, 16))
+
+
+def test_observation_that_is_not_finite_names_term_and_env() -> None:
+    env = leap_env()
+    env._inputs["command"][2, 0] = float("inf")
+    with pytest.raises(EnvError, match=r"observation/tip_error of env 2 is not finite"):
+        env._encode(env._inputs)
+
+
+def test_action_that_is_not_finite_names_the_env() -> None:
+    env = leap_env()
+    action = torch.zeros(3, 16)
+    action[2, 7] = float("nan")
+    with pytest.raises(EnvError, match="action of env 2"):
+        env.step(action)
+
+
+def test_actions_beyond_one_count_as_one() -> None:
+    a, b = leap_env(), leap_env()
+    assert torch.equal(a.step(torch.full((3, 16), 5.0)).obs, b.step(torch.ones(3, 16)).obs)
+
+
+def test_randomisation_changes_the_dynamics_and_nominal_does_not() -> None:
+    """Same start, same actions in all environments: nominal ones stay equal to the bit, randomised ones part."""
+    for randomization, equal in ((NOMINAL, True), (dataclasses.replace(NOMINAL, kp_scale=(0.8, 1.2)), False)):
+        env = leap_env(num_envs=4, randomization=randomization, steps=50)
+        everyone = torch.arange(4)
+        env.sim.set_state(everyone, env.sim.qpos[:1].expand(4, -1).clone(), torch.zeros(4, 16))
+        env._inputs["last_target"] = env.sim.joint_pos.float().clone()
+        for action in actions(env, 5)[:, :1]:
+            env.step(action.expand(4, -1))
+        assert all(torch.equal(env.sim.qpos[0], env.sim.qpos[i]) for i in range(1, 4)) == equal
+
+
+def test_torch_threads_are_left_as_they_were() -> None:
+    before = torch.get_num_threads()
+    env = leap_env()
+    try:
+        torch.set_num_threads(3)
+        env.reset()
+        env.step(torch.zeros(3, 16))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

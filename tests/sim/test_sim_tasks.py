@@ -1,0 +1,45 @@
+"""The task table, and what every task's environment must do."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from robot_rl.env import RobotVecEnv, load_tasks
+from robot_rl.errors import ConfigError
+from robot_rl.robots import check_contract, get_robot
+from robot_rl_sim.tasks import TASKS
+
+
+def test_the_table_is_what_the_entry_point_loads() -> None:
+    assert set(TASKS) == {"leap-reach", "g1-balance"}
+    assert all(load_tasks()[name] is task for name, task in TASKS.items())
+    assert all(name == task.name for name, task in TASKS.items())
+
+
+def test_listing_tasks_imports_nothing_heavy() -> None:
+    code = "import sys, robot_rl_sim.tasks; sys.exit(any(m in sys.modules for m in ('torch', 'mujoco')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_contract_fits_the_robot_and_policies_run(name: str) -> None:
+    task = TASKS[name]
+    assert task.robot is not None
+    env = task.make_env(num_envs=4, seed=0, num_threads=1)
+    assert isinstance(env, RobotVecEnv)
+    check_contract(env.policy_io.contract, get_robot(task.robot))
+    generator = torch.Generator().manual_seed(0)
+    for amplitude in (0.0, 1.0):
+        for _ in range(60):
+            action = amplitude * (2 * torch.rand(4, env.action_dim, generator=generator) - 1)
+            step = env.step(action)
+            assert not (step.terminated & step.truncated).any()
+            assert step.obs.abs().max() < 50
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_device_without_a_backend_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"'cuda'.*valid: cpu"):
+        TASKS[name].make_env(num_envs=1, seed=0, device="cuda")
