@@ -129,8 +129,11 @@ def _overview(verbs: dict[str, EntryPoint]) -> str:
     ]
     width = max((len(n) for n in verbs), default=0)
     for name, entry in verbs.items():
-        verb: Verb = entry.load()
-        summary = (verb.arguments.__doc__ or "").strip().splitlines()[0]
+        try:
+            verb: Verb = entry.load()
+            summary = (verb.arguments.__doc__ or "").strip().splitlines()[0]
+        except ModuleNotFoundError as error:  # a part that is listed and not installed must not cost the others
+            summary = f"(not available: {error})"
         lines.append(f"  {name:<{width}}  {summary}")
     lines += [
         "",
