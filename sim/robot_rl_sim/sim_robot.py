@@ -106,11 +106,11 @@ MISMATCHED = SimRobotConfig(
     state_latency_s=0.008,
     latency_jitter_s=0.002,
     drop_probability=0.01,
-    joint_pos_noise_rad=0.003,
+    joint_pos_noise_rad=0.001,
     joint_vel_noise_rad_s=0.05,
     ang_vel_noise_rad_s=0.02,
     lin_acc_noise_m_s2=0.1,
-    joint_bias_rad=0.005,
+    joint_bias_rad=0.003,
     strength_scale=0.9,
     mass_scale=1.15,
     friction_scale=1.5,
@@ -317,6 +317,8 @@ def make_model(spec: RobotSpec, config: SimRobotConfig, model: mujoco.MjModel | 
     model.geom_friction[:] *= config.friction_scale
     model.dof_damping[:] *= config.damping_scale
     model.dof_armature[:] *= config.armature_scale
+    # End stops as stiff as the time step bears: training's soft ones let a limp joint sink past its limit.
+    model.jnt_solref[:] = (max(4 * config.timestep_s, 0.004), 1.0)
     for joint in spec.joints:
         dof = model.joint(joint.name).dofadr[0]
         model.dof_frictionloss[dof] += config.joint_friction_scale * joint.effort_limit_nm

@@ -233,6 +233,23 @@ def test_the_hand_tracks_a_pose_and_its_own_model_is_left_alone() -> None:
     assert np.abs(state.joint_pos[0] - target).max() < 0.05
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_limp_hand_at_its_stops_is_not_measured_beyond_the_limits_that_trip(seed: int) -> None:
+    clock = StepClock()
+    robot = SimRobot(LEAP_HAND, MISMATCHED, seed=seed, clock=clock)
+    robot.connect()
+    lower, upper = (np.array([getattr(j, name) for j in LEAP_HAND.joints]) for name in ("lower_rad", "upper_rad"))
+    zero, excess, touched = np.zeros(16), 0.0, False
+    for _ in range(150):
+        robot.write(JointCommand(zero, zero, zero, zero, zero, clock.now(), clock.now() + 1.0))
+        clock.time_s += 0.01
+        if (state := robot.read()) is not None:
+            excess = max(excess, float(np.maximum(lower - state.joint_pos, state.joint_pos - upper).max()))
+            touched |= bool((robot.joint_pos < lower + 1e-3).any())
+    assert touched
+    assert excess < LEAP_HAND.safety.hard_margin_rad
+
+
 def test_a_hanging_humanoid_measures_gravity_upwards_and_falls_when_let_go() -> None:
     clock = StepClock()
     robot = SimRobot(UNITREE_G1, dataclasses.replace(NOMINAL, catch_up_s=5.0), clock=clock)

@@ -22,6 +22,5 @@ setup(
             "emulator_node = robot_rl_bridge.emulator_node:console",
             "operator = robot_rl_bridge.operator:console",
         ],
-        "robot_rl.drivers": ["ros = robot_rl_bridge.ros_robot:connect"],
     },
 )

@@ -39,6 +39,7 @@ NODE_PARAMETERS = (
     ParameterSpec("preset", "mismatched", "What the sim.* parameters start from.", choices=tuple(PRESETS)),
     ParameterSpec("fault", "none", "Fault put into the published states.", choices=tuple(FAULTS), at_run_time=True),
     ParameterSpec("suspended", False, "Hang a floating base from a gantry; false lets go.", at_run_time=True),
+    ros_compat.PRIORITY,
 )
 
 
@@ -61,6 +62,7 @@ class EmulatorNode(Node):
         preset = self._preset()
         values = ros_compat.declare_parameters(self, (*NODE_PARAMETERS, *sim_parameters(preset)))
         config = SimRobotConfig(**{f.name: values[f"sim.{f.name}"] for f in dataclasses.fields(SimRobotConfig)})
+        print(f"{self.get_name()}: {ros_compat.raise_priority(values['realtime_priority'])}", flush=True)
         self.spec = get_robot(values["robot"])
         self.period_s = 1.0 / values["rate_hz"]
         self.robot = SimRobot(self.spec, config, seed=values["seed"])

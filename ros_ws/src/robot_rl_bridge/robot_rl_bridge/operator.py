@@ -18,13 +18,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
@@ -41,7 +41,7 @@ TRANSITIONS = {
     "cleanup": Transition.TRANSITION_CLEANUP,
     "shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
 }
-RETRY_S = 0.2
+RETRY_S = 0.1
 
 
 class OperatorError(RobotRLError):
@@ -102,6 +102,21 @@ class Operator:
         answer = self._call(Trigger, f"/{self._policy}/{name}", Trigger.Request())
         if not answer.success:
             raise OperatorError(f"{name} refused: {answer.message}")
+
+    def insist(self, name: str, excuse: str, timeout_s: float = 15.0) -> None:
+        """Repeat a request while it is refused for a reason that contains `excuse`, one that passes by itself.
+
+        For instance "standing still" for run, or "not green" for stand while processes start. Raises OperatorError for
+        any other refusal, and after the time-out.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.request(name)
+            except OperatorError as error:
+                if excuse not in str(error) or time.monotonic() > deadline_s:
+                    raise
+            ros_compat.spin_until(self._executor, time.monotonic() + RETRY_S)
 
     def send_command(self, values: Sequence[float]) -> None:
         """Publish the policy's command, in the units of its contract; waits only for somebody to hear it."""
@@ -165,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Do one thing; exit code 1 with the reason if it was refused."""
-    arguments = _parser().parse_args(rclpy.utilities.remove_ros_args(sys.argv)[1:])
+    arguments = _parser().parse_args(remove_ros_args(sys.argv)[1:])
     with ros_compat.ros_context() as executor:
         node = Node("operator", enable_rosout=False)
         executor.add_node(node)

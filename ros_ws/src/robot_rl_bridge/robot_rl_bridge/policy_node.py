@@ -17,9 +17,11 @@ controller and the loop of robot_rl.runtime do.
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from robot_rl.robots import ROBOTS, get_robot
 from robot_rl.runtime.controller import Controller, Request, Tick
 from robot_rl.runtime.loop import run
 from robot_rl.runtime.modes import Mode
+from robot_rl.runtime.recorder import Recorder
 from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import ros_compat
 from robot_rl_bridge.converters import MessageError, decode_command
@@ -55,7 +58,8 @@ PARAMETERS = (
     ParameterSpec("bundle", "", "Policy bundle to run: a folder or a zip file."),
     ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=tuple(ROBOTS)),
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the control loop; a multiple of the policy's rate.", 10.0, 1000.0),
-    ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record."),
+    ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record. Never overwritten: see the status."),
+    ros_compat.PRIORITY,
 )
 
 
@@ -65,6 +69,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("policy", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
+        print(f"{self.get_name()}: {ros_compat.raise_priority(values['realtime_priority'])}", flush=True)
         self.problem = ""
         """Why the last transition failed, or who else sends commands; empty if all is well."""
         self.finished = False
@@ -75,6 +80,7 @@ class PolicyNode(LifecycleNode):
         self._controller: Controller | None = None
         """While active: what the loop runs."""
         self._robot = RosRobot(self, self.spec)
+        self._recorder: Recorder | None = None
         self._running = False
         self._command: Command | None = None
         self._pending: tuple[PendingRequest, Future[Answer]] | None = None
@@ -88,7 +94,9 @@ class PolicyNode(LifecycleNode):
         self.create_subscription(Float64MultiArray, "~/command", self._on_command, ros_compat.COMMAND_QOS)
         self.create_subscription(Bool, "~/deadman", self._on_deadman, ros_compat.COMMAND_QOS)
         for request in Request:
-            self.create_service(Trigger, f"~/{request.value}", functools.partial(self._on_request, request))
+            # rclpy awaits a coroutine, but its types do not say so.
+            callback: Any = functools.partial(self._on_request, request)
+            self.create_service(Trigger, f"~/{request.value}", callback)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._attempt(self._configure)
@@ -131,7 +139,10 @@ class PolicyNode(LifecycleNode):
         self._refuse_while_damping()
         self._robot.connect()
         self._command = None
-        self._controller = self._make_controller()
+        controller = self._make_controller()
+        if self._log_path:
+            self._recorder = Recorder(_unused(Path(self._log_path)), controller.bundle.contract)
+        self._controller = controller
 
     def _end_loop(self) -> None:
         self._controller = None
@@ -160,11 +171,14 @@ class PolicyNode(LifecycleNode):
                 until=lambda _: self._controller is not controller,
                 get_command=lambda _: self._command,
                 on_tick=self._on_tick,
+                recorder=self._recorder,
             )
             return report.reason
         finally:
             self._running = False
             self._tick = None
+            if self._recorder is not None:
+                self._recorder.close()
             self._answer(Answer(False, "the control loop has ended"))
 
     def publish_status(self) -> None:
@@ -210,6 +224,8 @@ class PolicyNode(LifecycleNode):
             "last_rejection": robot.last_rejection,
             "time_s": time.monotonic(),
         }
+        if self._recorder is not None:
+            values |= {"log": str(self._recorder.path), "log_dropped": self._recorder.dropped}
         if tick is None or self._controller is None:
             return ("error" if self.problem else "ok"), self.problem or "no control loop", values
         values |= {
@@ -267,6 +283,12 @@ class PolicyNode(LifecycleNode):
         if self._pending is not None:
             self._pending[1].set_result(answer)
             self._pending = None
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or the first of `<stem>_2`, `<stem>_3`, ... that does not exist: a record is never overwritten."""
+    numbered = (path.with_stem(f"{path.stem}_{k}") for k in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def _percentiles(name: str, values: deque[float]) -> dict[str, float]:

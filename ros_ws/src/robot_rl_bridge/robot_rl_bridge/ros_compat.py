@@ -127,6 +127,25 @@ class ParameterSpec:
     """May be set while the node runs; the others are read once."""
 
 
+PRIORITY = ParameterSpec(
+    "realtime_priority", 0, "SCHED_FIFO priority to ask the kernel for; 0: leave the scheduling as it is.", 0, 90
+)
+
+
+def raise_priority(priority: int) -> str:
+    """Ask for SCHED_FIFO with `priority`, for this thread and those started from it; says what was granted.
+
+    Never required: on a machine that does not grant it the loop runs as it is, and the log tells.
+    """
+    if priority == 0:
+        return "scheduling: as started"
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError as error:
+        return f"scheduling: SCHED_FIFO {priority} not granted ({error.strerror}): needs CAP_SYS_NICE or rtprio"
+    return f"scheduling: SCHED_FIFO {priority}"
+
+
 def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
     """Declare all, with descriptors and ranges, and return their values.
 
