@@ -24,8 +24,7 @@ class TipKinematics(nn.Module):
     """Tip positions of chains with equally many links, in the frame of the robot's root body.
 
     Each link's rotation is R0 (I + sin q K + (1 - cos q) K²), Rodrigues' formula about its axis, with R0 the link's
-    fixed rotation. So it takes a point p to (A + sin q B + cos q C) p + position, with A = R0 (I + K²), B = R0 K and
-    C = -R0 K² constant: one product of p with all three, for all tips at once.
+    fixed rotation: A + sin q B + cos q C, with A = R0 (I + K²), B = R0 K and C = -R0 K² constant.
     """
 
     def __init__(self, robot: RobotSpec, chains: tuple[Chain, ...]) -> None:
@@ -43,32 +42,34 @@ class TipKinematics(nn.Module):
         cross = _cross_matrix(axis / axis.norm(dim=-1, keepdim=True))
         position = torch.tensor([[link.pos_m for link in c.links] for c in chains], dtype=torch.float64)
         tip = torch.tensor([c.tip_pos_m for c in chains], dtype=torch.float64)
-        matrices = torch.cat((fixed + fixed @ cross @ cross, fixed @ cross, -fixed @ cross @ cross), dim=-2)
-        offsets = torch.cat((position, torch.zeros_like(position), torch.zeros_like(position)), dim=-1)
+        squared = cross @ cross
+        constants = {
+            "constant": fixed + fixed @ squared,
+            "by_sine": fixed @ cross,
+            "by_cosine": -fixed @ squared,
+            "position": position.unsqueeze(-1),
+        }
         self.joint_index: Tensor
-        self.matrices: Tensor
-        self.offsets: Tensor
+        self.constant: Tensor
+        self.by_sine: Tensor
+        self.by_cosine: Tensor
+        self.position: Tensor
         self.tip: Tensor
         self.register_buffer("joint_index", torch.tensor(index).T.flatten(), persistent=False)
-        # (n_links, n_tips, 1, 3, 9) and (n_links, n_tips, 1, 9), to multiply row vectors from the right.
-        self.register_buffer(
-            "matrices", matrices.permute(1, 0, 3, 2).unsqueeze(2).float().contiguous(), persistent=False
-        )
-        self.register_buffer("offsets", offsets.transpose(0, 1).unsqueeze(-2).float(), persistent=False)
-        self.register_buffer("tip", tip.unsqueeze(1).float(), persistent=False)
+        for name, value in constants.items():  # (n_tips, n_links, 3, ·) -> (n_links, n_tips, 1, 3, ·)
+            self.register_buffer(name, value.transpose(0, 1).unsqueeze(2).float().contiguous(), persistent=False)
+        self.register_buffer("tip", tip.float().view(-1, 1, 3, 1), persistent=False)
 
     def forward(self, joint_pos: Tensor) -> Tensor:
         """Joint positions (n, n_joints) rad -> tip positions (n, n_tips, 3) m, root body frame."""
-        angles = joint_pos[:, self.joint_index].T.reshape(self.n_links, self.n_tips, -1, 1)
-        sine, cosine = torch.sin(angles), torch.cos(angles)
+        angle = joint_pos[:, self.joint_index].T.reshape(self.n_links, self.n_tips, -1, 1, 1)
+        rotation = torch.addcmul(self.constant, angle.sin(), self.by_sine)
+        rotation = torch.addcmul(rotation, angle.cos(), self.by_cosine)  # (n_links, n_tips, n, 3, 3)
         # From the tip inwards: rotating and shifting a point costs less than composing rotations.
-        point = self.tip.expand(-1, joint_pos.shape[0], -1)  # (n_tips, n, 3)
+        point = self.tip
         for link in range(self.n_links - 1, -1, -1):
-            # Written out: a library's batched product of matrices this small waits for threads longer than it computes.
-            products = (point.unsqueeze(-1) * self.matrices[link]).sum(-2) + self.offsets[link]
-            constant, by_sine, by_cosine = products.split(3, dim=-1)
-            point = constant + sine[link] * by_sine + cosine[link] * by_cosine
-        return point.transpose(0, 1)
+            point = rotation[link] @ point + self.position[link]  # (n_tips, n, 3, 1)
+        return point.squeeze(-1).transpose(0, 1)
 
 
 def _cross_matrix(axis: Tensor) -> Tensor:
