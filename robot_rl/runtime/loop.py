@@ -20,6 +20,9 @@ from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
 DAMP_OUT_S = 1.0
 """How long damping is streamed before the robot is released."""
 
+REHEARSE_S = 0.002
+"""How long before a deadline the tick is rehearsed, in loops with four times as much between two ticks."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,13 +55,14 @@ def run(
     get_command: Callable[[float], Command | None] | None = None,
     on_tick: Callable[[Tick], None] | None = None,
     recorder: Recorder | None = None,
+    rehearse: bool = True,
 ) -> LoopReport:
     """Run a connected robot for `duration_s`, until `until` is true of a tick, or until SIGINT or SIGTERM comes.
 
     `get_command` gives the operator's newest command for a time; `on_tick` sees every tick, and is where requests are
-    made. Whatever ends the run, an exception included, damping is streamed for DAMP_OUT_S at loop rate and
-    `robot.stop()` is called; the exception then goes on. Only SIGKILL and a dead host are beyond this: for them
-    commands carry an expiry, which the driver must honour.
+    made; `rehearse` warms the caches just before each deadline. Whatever ends the run, an exception included, damping is
+    streamed for DAMP_OUT_S at loop rate and `robot.stop()` is called; the exception then goes on. Only SIGKILL and a dead
+    host are beyond this: for them commands carry an expiry, which the driver must honour.
     """
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"duration_s must be positive, got {duration_s}")
@@ -69,6 +73,9 @@ def run(
             start_s = clock.now()
             deadline = 0
             while not reason:
+                if rehearse and period_s >= 4 * REHEARSE_S:
+                    clock.sleep_until(start_s + deadline * period_s - REHEARSE_S)
+                    controller.rehearse()
                 clock.sleep_until(start_s + deadline * period_s)
                 now_s = clock.now()
                 late_s = now_s - (start_s + deadline * period_s)

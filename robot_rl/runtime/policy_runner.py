@@ -45,6 +45,7 @@ class PolicyRunner:
         self._command_name = contract.command.name if contract.command is not None else None
         self._memory: dict[str, Array] = {}
         self._started = False
+        self._last_inputs: dict[str, NDArray[Any]] | None = None
         n = len(contract.joints)
         for spec in self._memory_specs:
             if spec.feedback == "applied" and (spec.shape != (n,) or spec.unit != "rad"):
@@ -89,7 +90,9 @@ class PolicyRunner:
         if self._started and applied is not None:
             for name in self._applied_names:
                 self._memory[name] = np.asarray(applied, np.float32)[None]
-        outputs = self.policy.run({**self._inputs(state, command), **self._memory})
+        inputs = {**self._inputs(state, command), **self._memory}
+        self._last_inputs = inputs
+        outputs = self.policy.run(inputs)
         if all(np.logical_and.reduce(np.isfinite(value), axis=None) for value in outputs.values()):
             self._memory = {spec.name: outputs[f"next_{spec.name}"] for spec in self._memory_specs}
             self._started = True
@@ -99,6 +102,11 @@ class PolicyRunner:
             action=action[0] if action is not None else np.zeros(0, np.float32),
             obs=outputs["obs"][0],
         )
+
+    def rehearse(self) -> None:
+        """Evaluate the last inputs again and forget the answer; changes nothing."""
+        if self._last_inputs is not None:
+            self.policy.run(self._last_inputs)
 
     def _inputs(self, state: NumpyState, command: Array | None) -> dict[str, NDArray[Any]]:
         inputs = {name: getattr(state, name) for name in self._state_names}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand, NumpyState, RobotState
 from robot_rl.robots import RobotSpec
+from robot_rl.runtime.interface import Clock
 
 Fault = Callable[[NumpyState, float], "NumpyState | None"]
 """What really arrives instead of a state at a time in s; None: nothing does."""
@@ -65,7 +66,7 @@ class FakeRobot:
     def __init__(
         self,
         spec: RobotSpec,
-        clock: FakeClock,
+        clock: Clock,
         *,
         fault: Fault | None = None,
         follow: float = 0.5,
