@@ -141,7 +141,7 @@ class SimRobot:
         self.config = config
         self.clock: Clock = clock if clock is not None else MonotonicClock()
         self.suspended = False
-        """While true, the root of a floating base hangs where it started, upright, as from a gantry."""
+        """While true, the trunk of a floating base hangs where it started, upright, as from a gantry."""
         self.slipped_s = 0.0
         """Simulated time given up because the machine could not keep pace."""
         self.damping = True
@@ -155,7 +155,8 @@ class SimRobot:
         joints = [self._model.joint(name) for name in spec.joint_names]
         self._qpos = np.array([j.qposadr[0] for j in joints])
         self._dof = np.array([j.dofadr[0] for j in joints])
-        self._root = self._model.body(spec.root_body).id
+        # Where a person would fix the straps. Held by the pelvis, a limp humanoid's trunk would fold over it.
+        self._trunk = int(self._model.body_mass.argmax())
         self._connected = False
         self.reset()
 
@@ -164,7 +165,7 @@ class SimRobot:
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = default_qpos(self._model, self.spec)
         mujoco.mj_forward(self._model, self._data)
-        self._start_qpos = self._data.qpos.copy()
+        self._trunk_pos, self._trunk_quat = self._data.xipos[self._trunk].copy(), self._data.xquat[self._trunk].copy()
         self._torque = np.zeros(len(self.spec.joints))
         self._command: JointCommand | None = None
         self._under_way: deque[tuple[float, NumpyState]] = deque()
@@ -254,18 +255,19 @@ class SimRobot:
         self._torque = np.clip(self.config.strength_scale * torque, -self._limit, self._limit)
         self._data.qfrc_applied[self._dof] = self._torque
         if self.spec.floating_base:
-            self._data.xfrc_applied[self._root] = self._gantry_wrench() if self.suspended else 0.0
+            self._data.xfrc_applied[self._trunk] = self._gantry_wrench() if self.suspended else 0.0
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
 
     def _gantry_wrench(self) -> Array:
-        """(6,) force and torque on the root, world frame: the whole weight, and a spring-damper to where it started."""
-        mass = self._model.body_subtreemass[self._root]
+        """(6,) force and torque on the trunk, world frame: the whole weight, and a spring-damper to the start pose."""
+        trunk, data = self._trunk, self._data
+        mass = self._model.body_subtreemass[0]
         lean, twist = np.zeros(3), np.zeros(6)
-        mujoco.mju_subQuat(lean, self._start_qpos[3:7], self._data.qpos[3:7])
-        mujoco.mj_objectVelocity(self._model, self._data, mujoco.mjtObj.mjOBJ_XBODY, self._root, twist, 0)
-        force = mass * (_GANTRY_RAD_S**2 * (self._start_qpos[:3] - self._data.qpos[:3]) - 2 * _GANTRY_RAD_S * twist[3:])
-        torque = self._data.xmat[self._root].reshape(3, 3) @ lean * _GANTRY_NM_RAD - _GANTRY_NMS_RAD * twist[:3]
+        mujoco.mju_subQuat(lean, self._trunk_quat, data.xquat[trunk])
+        mujoco.mj_objectVelocity(self._model, data, mujoco.mjtObj.mjOBJ_BODY, trunk, twist, 0)
+        force = mass * (_GANTRY_RAD_S**2 * (self._trunk_pos - data.xipos[trunk]) - 2 * _GANTRY_RAD_S * twist[3:])
+        torque = data.xmat[trunk].reshape(3, 3) @ lean * _GANTRY_NM_RAD - _GANTRY_NMS_RAD * twist[:3]
         return np.concatenate((force - mass * self._model.opt.gravity, torque))
 
     def _measure(self) -> None:

@@ -8,8 +8,9 @@ Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, th
 """
 
 from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
@@ -17,11 +18,18 @@ from launch import LaunchDescription
 
 def generate_launch_description() -> LaunchDescription:
     robot = LaunchConfiguration("robot")
-    params = PathJoinSubstitution([FindPackageShare("robot_rl_bringup"), "config", [robot, ".yaml"]])
+    params = LaunchConfiguration("params")
+    # Text, whatever it looks like: launch would otherwise guess a type, and make nothing of an empty value.
+    bundle, log = (ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("bundle", "log"))
     return LaunchDescription(
         [
             DeclareLaunchArgument("robot", default_value="leap_hand", description="Robot: leap_hand or unitree_g1."),
             DeclareLaunchArgument("bundle", description="Policy bundle: a folder or a zip file."),
+            DeclareLaunchArgument(
+                "params",
+                default_value=[FindPackageShare("robot_rl_bringup"), "/config/", robot, ".yaml"],
+                description="Parameter file.",
+            ),
             DeclareLaunchArgument("log", default_value="", description="MCAP file to record to; empty: no record."),
             LifecycleNode(
                 package="robot_rl_bridge",
@@ -29,10 +37,7 @@ def generate_launch_description() -> LaunchDescription:
                 name="policy",
                 namespace="",
                 output="screen",
-                parameters=[
-                    params,
-                    {"bundle": LaunchConfiguration("bundle"), "robot": robot, "log": LaunchConfiguration("log")},
-                ],
+                parameters=[params, {"bundle": bundle, "robot": robot, "log": log}],
             ),
         ]
     )
