@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def _read_zipped(path: Path, name: str, size: int) -> bytes:
             return file.read(size + 1)
     except KeyError as error:
         raise BundleError(f"{name} is missing") from error
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise BundleError(f"{name} cannot be read from the zip: {error}") from error
 
 
@@ -112,7 +113,7 @@ def _golden(data: bytes, contract: Contract) -> dict[str, NDArray[np.float32]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{GOLDEN_FILE}: cannot be read: {error}") from error
     if set(arrays) != set(expected):
         missing, extra = sorted(set(expected) - set(arrays)), sorted(set(arrays) - set(expected))

@@ -197,8 +197,8 @@ class Controller:
     def rehearse(self) -> None:
         """Compute the last tick again and forget it: code and weights are then in the caches when the next state comes.
 
-        Policy and filter are pure, so nothing changes. Called shortly before a deadline, it shortens the time from state
-        to command at rates of 100 Hz and below, where caches go cold between ticks.
+        Policy and filter are pure, so nothing changes. Called shortly before a deadline, it shortens the time from
+        state to command at rates of 100 Hz and below, where caches go cold between ticks.
         """
         if self._last is None:
             return

@@ -60,9 +60,9 @@ def run(
     """Run a connected robot for `duration_s`, until `until` is true of a tick, or until SIGINT or SIGTERM comes.
 
     `get_command` gives the operator's newest command for a time; `on_tick` sees every tick, and is where requests are
-    made; `rehearse` warms the caches just before each deadline. Whatever ends the run, an exception included, damping is
-    streamed for DAMP_OUT_S at loop rate and `robot.stop()` is called; the exception then goes on. Only SIGKILL and a dead
-    host are beyond this: for them commands carry an expiry, which the driver must honour.
+    made; `rehearse` warms the caches just before each deadline. Whatever ends the run, an exception included, damping
+    is streamed for DAMP_OUT_S at loop rate and `robot.stop()` is called; the exception then goes on. Only SIGKILL and
+    a dead host are beyond this: for them commands carry an expiry, which the driver must honour.
     """
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"duration_s must be positive, got {duration_s}")

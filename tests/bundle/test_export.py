@@ -1,4 +1,4 @@
-"""Export: the graph computes what training computes, alone, on its own memory, and carries nothing of the machine."""
+"""Export: the graph computes what training computes, in closed loop, and carries nothing of the machine."""
 
 from pathlib import Path
 
@@ -107,8 +107,8 @@ def test_a_graph_that_drifts_is_not_written(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_exported_policy_lives_on_its_own_memory() -> None:
-    """With a memory that is not fed back, the second step differs; the closed loop must therefore see that fault."""
+def test_the_closed_loop_sees_a_fault_in_what_is_fed_back() -> None:
+    """A joint target that is right and a next memory that is not: only the comparison of all outputs finds it."""
     env = RandomJoints(1)
     graph = PolicyGraph(env.policy_io, *modules(env.obs_dim)).eval()
     policy = OnnxPolicy(to_onnx(graph), env.policy_io.contract)
@@ -118,8 +118,13 @@ def test_the_exported_policy_lives_on_its_own_memory() -> None:
             outputs = policy.run(inputs)
             return outputs | {"next_last_target": outputs["next_last_target"] + 0.01}
 
+    class Broken(Forgetful):
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return policy.run(inputs) | {"obs": np.full((1, env.obs_dim), np.nan, np.float32)}
+
     assert closed_loop(env, graph, policy, 20).max_error <= 1e-5
-    assert closed_loop(env, graph, Forgetful(), 20).max_error > 1e-3  # type: ignore[arg-type]
+    assert closed_loop(env, graph, Forgetful(), 20).max_error == pytest.approx(0.01, rel=1e-3)  # type: ignore[arg-type]
+    assert np.isnan(closed_loop(env, graph, Broken(), 20).max_error)  # type: ignore[arg-type]
 
 
 def test_golden_rows_hold_inputs_with_torch_outputs() -> None:

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from robot_rl.bundle.manifest import CONTENT_FILES, FileEntry, Manifest
+from robot_rl.errors import BundleError
+from robot_rl.robots import LEAP_HAND
+from robot_rl.testing.bundles import TinyPolicy
+
+
+def make(**changes) -> Manifest:
+    contract = TinyPolicy(LEAP_HAND).contract()
+    arguments = {
+        "files": {name: FileEntry.of(name.encode()) for name in CONTENT_FILES},
+        "contract": contract,
+        "contract_digest": contract.digest(),
+        "task": "t",
+        "algorithm": "sac",
+        "git_revision": "abc",
+        "config": {"rate": 0.1, "layers": (1, 2)},
+        "seeds": {"training": 3},
+        "evaluation": {"success": 0.95},
+        "created_utc": "2026-01-02T03:04:05+00:00",
+        "obs_mean": (0.1,) * contract.observation_dim,
+        "obs_std": (1.0,) * contract.observation_dim,
+    }
+    return Manifest(**{**arguments, **changes})
+
+
+def test_survives_json_at_full_precision() -> None:
+    manifest = make(obs_mean=(1 / 3,) * TinyPolicy(LEAP_HAND).contract().observation_dim)
+    again = Manifest.from_json(manifest.to_json())
+    assert again.obs_mean == manifest.obs_mean
+    assert again.contract == manifest.contract
+    assert again.config == {"rate": 0.1, "layers": [1, 2]}
+    assert again.to_json() == manifest.to_json()
+
+
+def test_every_altered_value_is_found() -> None:
+    data = json.loads(make().to_json())
+    for key, value in (("task", "other"), ("evaluation", {"success": 0.96}), ("seeds", {"training": 4})):
+        with pytest.raises(BundleError, match="altered"):
+            Manifest.from_json(json.dumps({**data, key: value}))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.pop("task"), "missing keys .*task"),
+        (lambda d: d.update(extra=1), "unknown keys .*extra"),
+        (lambda d: d.update(task=5), "task must be str, got int 5"),
+        (lambda d: d.update(schema_version=99), "schema version 99"),
+    ],
+)
+def test_strict_about_keys_and_types(edit, message: str) -> None:
+    data = json.loads(make().to_json())
+    edit(data)
+    with pytest.raises(BundleError, match=message):
+        Manifest.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null"])
+def test_not_even_a_manifest(text: str) -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs_mean": (0.0,)}, "obs_mean must be"),
+        ({"obs_std": (float("nan"),)}, "obs_std must be"),
+        ({"contract_digest": "0" * 64}, "contract digest is 000"),
+        ({"files": {}}, "lists files"),
+        ({"created_utc": "yesterday"}, "created_utc 'yesterday'"),
+        ({"created_utc": "2026-01-02T03:04:05"}, "UTC offset"),
+    ],
+)
+def test_refuses_at_construction(changes: dict, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        make(**changes)
+
+
+def test_names_the_field_that_is_no_json() -> None:
+    with pytest.raises(BundleError, match="evaluation cannot be written"):
+        make(evaluation={"success": float("nan")}).to_json()
+    with pytest.raises(BundleError, match="config cannot be written"):
+        make(config={"device": object()}).to_json()
