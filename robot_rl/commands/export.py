@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +42,8 @@ def run(args: ExportArgs) -> Result:
         algorithm=config.algo,
         git_revision=git_revision(),
         run=args.run.name,
-        config=asdict(config),
+        # Where the runs lie on the machine that trained is nobody else's business.
+        config={k: v for k, v in json.loads(config.to_json()).items() if k != "runs"},
         seeds={"training": config.seed},
         evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
     )

@@ -153,8 +153,8 @@ def _ros(args: DemoArgs, findings: Findings) -> None:
         )
     if not (session.damp_latency_s <= session.damp_deadline_s and session.robot_damped):
         raise RobotRLError(
-            f"damping came {session.damp_latency_s:.3f} s after the last state (deadline {session.damp_deadline_s:.3f} s) "
-            f"and the robot {'was' if session.robot_damped else 'was not'} damped"
+            f"damping came {session.damp_latency_s:.3f} s after the last state, with a deadline of "
+            f"{session.damp_deadline_s:.3f} s, and the robot {'was' if session.robot_damped else 'was not'} damped"
         )
 
 

@@ -154,9 +154,9 @@ def _bundle(f: Findings) -> report.Section | None:
     if f.closed_loop_error is None:
         return None
     text = (
-        "Exported as one ONNX graph from raw sensors to joint targets. Over 1,000 closed-loop steps, on its own memory, "
-        f"it differs from training's modules by at most {f.closed_loop_error:.1e}. {f.golden_rows} golden rows were "
-        "replayed by verify, and again by the policy node before it would start."
+        "Exported as one ONNX graph from raw sensors to joint targets. Over 1,000 closed-loop steps it differs from "
+        f"training's modules by at most {f.closed_loop_error:.1e}. {f.golden_rows} golden rows were replayed by "
+        "verify, and again by the policy node before it would start."
     )
     return report.Section("Bundle", report.paragraph(text))
 
