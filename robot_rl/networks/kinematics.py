@@ -47,7 +47,7 @@ class TipKinematics(nn.Module):
             "constant": fixed + fixed @ squared,
             "by_sine": fixed @ cross,
             "by_cosine": -fixed @ squared,
-            "position": position.unsqueeze(-1),
+            "position": position,
         }
         self.joint_index: Tensor
         self.constant: Tensor
@@ -56,20 +56,21 @@ class TipKinematics(nn.Module):
         self.position: Tensor
         self.tip: Tensor
         self.register_buffer("joint_index", torch.tensor(index).T.flatten(), persistent=False)
-        for name, value in constants.items():  # (n_tips, n_links, 3, ·) -> (n_links, n_tips, 1, 3, ·)
-            self.register_buffer(name, value.transpose(0, 1).unsqueeze(2).float().contiguous(), persistent=False)
-        self.register_buffer("tip", tip.float().view(-1, 1, 3, 1), persistent=False)
+        for name, value in constants.items():  # (n_tips, n_links, 3, ...) -> (n_links, n_tips, 3, ..., 1)
+            self.register_buffer(name, value.transpose(0, 1).unsqueeze(-1).float().contiguous(), persistent=False)
+        self.register_buffer("tip", tip.unsqueeze(-1).float(), persistent=False)
 
     def forward(self, joint_pos: Tensor) -> Tensor:
         """Joint positions (n, n_joints) rad -> tip positions (n, n_tips, 3) m, root body frame."""
-        angle = joint_pos[:, self.joint_index].T.reshape(self.n_links, self.n_tips, -1, 1, 1)
+        # The batch comes last inside, so that every operation runs along it: memory order is most of the cost here.
+        angle = joint_pos.T[self.joint_index].view(self.n_links, self.n_tips, 1, 1, -1)
         rotation = torch.addcmul(self.constant, angle.sin(), self.by_sine)
-        rotation = torch.addcmul(rotation, angle.cos(), self.by_cosine)  # (n_links, n_tips, n, 3, 3)
+        rotation = torch.addcmul(rotation, angle.cos(), self.by_cosine)  # (n_links, n_tips, 3, 3, n)
         # From the tip inwards: rotating and shifting a point costs less than composing rotations.
         point = self.tip
         for link in range(self.n_links - 1, -1, -1):
-            point = rotation[link] @ point + self.position[link]  # (n_tips, n, 3, 1)
-        return point.squeeze(-1).transpose(0, 1)
+            point = (rotation[link] * point.unsqueeze(1)).sum(2) + self.position[link]  # (n_tips, 3, n)
+        return point.permute(2, 0, 1)
 
 
 def _cross_matrix(axis: Tensor) -> Tensor:

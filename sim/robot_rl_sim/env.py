@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class SimVecEnv:
     @_one_torch_thread()
     def step(self, action: Tensor) -> Step:
         """One control period. Raises EnvError, naming term and env, for an action or a result that is not finite."""
-        if not torch.isfinite(action.sum()):
+        if not isfinite(action.sum().item()):
             _check_finite("action", action)
         action = action.clamp(-1.0, 1.0)
         target = self.policy_io.decode(action, self._inputs["last_target"])
@@ -164,7 +165,7 @@ class SimVecEnv:
     def _encode(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """PolicyIO's encoding, checked."""
         obs = self.policy_io.encode(inputs)
-        if not torch.isfinite(obs.sum()):
+        if not isfinite(obs.sum().item()):
             contract = self.policy_io.contract
             terms = contract.observation_terms * contract.history_length
             columns = obs.split([size for _, size in terms], dim=1)
@@ -192,7 +193,7 @@ class SimVecEnv:
 def _total(rewards: Mapping[str, Tensor]) -> Tensor:
     """Sum (n,) of the reward terms, checked."""
     total = torch.stack(tuple(rewards.values())).sum(0)
-    if not torch.isfinite(total.sum()):
+    if not isfinite(total.sum().item()):
         for name, value in rewards.items():
             _check_finite(f"reward/{name}", value)
     return total

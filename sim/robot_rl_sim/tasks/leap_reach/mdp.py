@@ -41,7 +41,7 @@ def tip_distance(tips: Tensor, goal: Tensor) -> Tensor:
 
 def closeness(distance: Tensor, scale_m: float) -> Tensor:
     """Mean over tips (n,) of exp(-(d / scale)²): 1 on the goal, and flat far from it."""
-    return torch.exp(-((distance / scale_m) ** 2)).mean(-1)
+    return torch.exp(distance.square() * (-1 / scale_m**2)).mean(-1)
 
 
 def mean_square(x: Tensor) -> Tensor:
