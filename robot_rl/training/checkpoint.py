@@ -82,7 +82,8 @@ def save_checkpoint(run_dir: Path, step: int, groups: Groups, state: Mapping[str
         raise CheckpointError(
             f"cannot write {final / current.name}: {error}; the checkpoint needs {needed:,} bytes and {free:,} are free"
         ) from error
-    for old in _folders(run_dir)[:-KEEP]:
+    unfinished = (run_dir / FOLDER).glob(".step_*.tmp")  # of a process that was killed while writing
+    for old in (*_folders(run_dir)[:-KEEP], *unfinished):
         shutil.rmtree(old, ignore_errors=True)
     return final
 
