@@ -123,12 +123,20 @@ def _true(ok: bool) -> float:
     return 1.0 if ok else -1.0
 
 
+def _lateness(reading: Reading, periods: float) -> float | None:
+    """Of the time beyond one period, against what `periods` leave beyond one."""
+    if reading.interval_s is None:
+        return None
+    period_s = reading.limits.loop_period_s
+    return margin_below(max(0.0, reading.interval_s - period_s), (periods - 1.0) * period_s)
+
+
 def _late(reading: Reading) -> float | None:
-    return margin_below(reading.interval_s, OVERRUN_WARN * reading.limits.loop_period_s)
+    return _lateness(reading, OVERRUN_WARN)
 
 
 def _very_late(reading: Reading) -> float | None:
-    return margin_below(reading.interval_s, OVERRUN_TRIP * reading.limits.loop_period_s)
+    return _lateness(reading, OVERRUN_TRIP)
 
 
 def _state_age(reading: Reading, limit_s: float) -> float | None:
