@@ -13,7 +13,7 @@ from robot_rl.commands.result import Result, Row
 from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from robot_rl.training.evaluate import Evaluation
+    from robot_rl.training.evaluate import Evaluation, Policy
 
 BASELINES = ("zero", "random")
 
@@ -41,7 +41,7 @@ def run(args: EvaluateArgs) -> Result:
 
     from robot_rl.env import get_task
     from robot_rl.training.checkpoint import load_policy
-    from robot_rl.training.evaluate import Policy, evaluate, random_policy, zero_policy
+    from robot_rl.training.evaluate import evaluate, random_policy, zero_policy
 
     torch.set_num_threads(1)
     task_name, trained = args.task, None
@@ -78,7 +78,7 @@ def _rows(task: str, policy: str, evaluation: Evaluation) -> list[Row]:
     return rows
 
 
-def _check_fits(obs_dim: int, policy, action_dim: int, task: str) -> None:
+def _check_fits(obs_dim: int, policy: Policy, action_dim: int, task: str) -> None:
     import torch
 
     try:
