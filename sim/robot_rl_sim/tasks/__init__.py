@@ -9,6 +9,27 @@ TASKS: dict[str, Task] = {
         summary="LEAP hand: bring four fingertips to goal positions in two seconds",
         robot="leap_hand",
         make_env=leap_reach.make_env,
+        presets={
+            # Small networks and a short horizon: updates per second are what two CPU cores lack.
+            "sac": {
+                "num_envs": 128,
+                "total_env_steps": 450_000,
+                "warmup_env_steps": 3_000,
+                "updates_per_env_step": 0.0625,
+                "buffer_size": 450_000,
+                "evaluate_every": 50_000,
+                "evaluate_episodes": 128,
+                "checkpoint_every": 100_000,
+                "log_every": 5_000,
+                "learning_rate": 1e-3,
+                "gamma": 0.9,
+                "tau": 0.02,
+                "initial_alpha": 0.02,
+                "target_entropy": -24.0,
+                "actor_hidden": (128, 128),
+                "critic_hidden": (128, 128),
+            },
+        },
     ),
     "g1-balance": Task(
         name="g1-balance",
