@@ -75,14 +75,15 @@ def measure(state: NumpyState | None, limits: SafetyLimits) -> Measurement | Non
     )
 
 
-def jump(new: Measurement, last: Measurement | None, limits: SafetyLimits) -> float:
-    """Change since the last believed measurement, as a share of the largest that joints and base can make in that time.
+def jump(new: Measurement, last: Measurement | None, seen_s: float, limits: SafetyLimits) -> float:
+    """Change since the last believed measurement, as a share of the largest that joints and base can make.
 
-    The time is capped at the age at which the robot holds, so that a lasting jump does not become plausible by waiting.
+    They are given the time since the last valid measurement, at `seen_s`, believed or not, and at most the age at which
+    the robot holds: so a lasting jump does not become plausible by being repeated.
     """
     if last is None:
         return 0.0
-    elapsed = abs(new.stamp_s - last.stamp_s)
+    elapsed = abs(new.stamp_s - seen_s)
     elapsed = min(elapsed, max(limits.state_hold_s, limits.loop_period_s)) if elapsed == elapsed else 0.0
     change = np.abs(new.joint_pos - last.joint_pos)
     share = float((change / (JOINT_JUMP_RAD + limits.vel_trip * elapsed)).max())

@@ -40,6 +40,8 @@ class SafetyMemory:
     ticks: int = 0
     measured: Measurement | None = None
     """The last believed measurement."""
+    seen_s: float = 0.0
+    """Stamp of the last valid measurement, believed or not."""
     reference: Array | None = None
     """(n_joints,) target of the last tick before the soft start: what the rate limit starts from."""
     applied: Array | None = None
@@ -88,7 +90,7 @@ def filter_command(
     stamp_s = now_s if clock_ok else memory.now_s
     new = measure(state, limits)
     # A robot that is not driven may be moved by hand, or come back after a pause: that is no jump.
-    share = None if new is None else jump(new, memory.measured, limits) if target is not None else 0.0
+    share = None if new is None else jump(new, memory.measured, memory.seen_s, limits) if target is not None else 0.0
     believed = new if share is not None and share <= 1.0 else None
     reading = Reading(
         limits=limits,
@@ -125,6 +127,7 @@ def filter_command(
         now_s=stamp_s,
         ticks=memory.ticks + 1 if clock_ok else memory.ticks,
         measured=measured,
+        seen_s=memory.seen_s if new is None else new.stamp_s,
         reference=reference,
         applied=applied,
     )
@@ -134,7 +137,7 @@ def filter_command(
 def believable(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMemory) -> bool:
     """Whether a policy may see this state: valid, and within reach of the last believed one."""
     new = measure(state, limits)
-    return new is not None and jump(new, memory.measured, limits) <= 1.0
+    return new is not None and jump(new, memory.measured, memory.seen_s, limits) <= 1.0
 
 
 def _limit(
