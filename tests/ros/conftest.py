@@ -70,8 +70,8 @@ class NodeProcess:
         return sent_s
 
     def end(self) -> None:
+        """Wait for a process that was told to stop, and kill it if it does not."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
             try:
                 self.process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
@@ -95,5 +95,9 @@ def start_node(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., NodePr
         return processes[-1]
 
     yield start
-    for process in reversed(processes):
+    # All at once: the policy node damps for a second before it ends.
+    for process in processes:
+        if process.process.poll() is None:
+            process.send(signal.SIGTERM)
+    for process in processes:
         process.end()

@@ -291,18 +291,10 @@ def _truncated(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"bundel": "x"}, "no parameters bundel; valid: bundle, robot, loop_rate_hz, log"),
-        ({"loop_rate_hz": 1e9}, "loop_rate_hz"),
-        ({"robot": "g2"}, "leap_hand, unitree_g1"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_by_name(start_node, parameters: dict, message: str) -> None:
-    node = start_node("policy_node", "policy", **parameters)
+def test_a_misspelt_parameter_ends_the_process_with_the_valid_names(start_node) -> None:
+    node = start_node("policy_node", "policy", bundel="x")
     assert node.wait() == 1
-    assert message in node.output
+    assert "no parameters bundel; valid: bundle, robot, loop_rate_hz, log" in node.output
 
 
 def test_a_humanoid_runs_only_while_the_deadman_is_held(start_node, station, tmp_path) -> None:
