@@ -169,7 +169,7 @@ def _operator(auto_run: bool) -> Callable[[Controller, Tick], None]:
     if auto_run:
         return automatic
     lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: [lines.put(line) for line in sys.stdin], name="operator", daemon=True).start()
+    threading.Thread(target=_read_lines, args=(lines,), name="operator", daemon=True).start()
     print(f"type one of {', '.join(r.value for r in Request)} and press Enter", flush=True)
 
     def typed(controller: Controller, _tick: Tick) -> None:
@@ -181,6 +181,15 @@ def _operator(auto_run: bool) -> Callable[[Controller, Tick], None]:
                 print(f"unknown request {word!r}; valid: {', '.join(r.value for r in Request)}", flush=True)
 
     return typed
+
+
+def _read_lines(lines: queue.Queue[str]) -> None:
+    try:
+        for line in sys.stdin:
+            lines.put(line)
+    except (OSError, ValueError):
+        # No terminal, or one that was closed: nobody types, and nothing is requested.
+        return
 
 
 def _commands(bundle: Bundle, values: tuple[float, ...], auto_run: bool) -> Callable[[float], Command | None] | None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from robot_rl.runtime.safety import MODIFICATIONS
 
 CHUNK_BYTES = 64 * 1024
 """What a kill -9 costs at most: the chunk that is open."""
+_MAGIC = b"\x89MCAP0\r\n"
 _NUMBERS = {"type": "array", "items": {"type": ["number", "null"]}}
 _NUMBER = {"type": ["number", "null"]}
 _TEXT = {"type": "string"}
@@ -189,6 +190,17 @@ def _numbers(values: Any) -> list[float | None]:
     return listed if np.isfinite(array).all() else [_number(v) for v in array.tolist()]
 
 
+class _WholeReads:
+    """A file that ends where it holds less than what is asked for: the reader expects that a read is never short."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, length: int) -> bytes:
+        data = self._file.read(length)
+        return data if len(data) == length else b""
+
+
 @dataclass(frozen=True)
 class Log:
     """What `read_log` found."""
@@ -203,7 +215,7 @@ class Log:
 def read_log(path: Path | str) -> Log:
     """Read a log, also one without an end. Raises RobotRLError if it is no MCAP file at all."""
     try:
-        from mcap.exceptions import InvalidMagic, McapError
+        from mcap.exceptions import McapError
         from mcap.records import Channel, Footer, Message, Metadata
         from mcap.stream_reader import StreamReader
     except ImportError as error:
@@ -212,9 +224,12 @@ def read_log(path: Path | str) -> Log:
     topics: dict[int, str] = {}
     messages: dict[str, list[dict[str, Any]]] = {topic: [] for topic in TOPICS}
     with Path(path).open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise RobotRLError(f"{path} is no MCAP file")
+        file.seek(0)
         try:
             # Record by record from the start: an index only exists in a file that was finished.
-            for record in StreamReader(file).records:
+            for record in StreamReader(cast(IO[bytes], _WholeReads(file))).records:
                 if isinstance(record, Channel):
                     topics[record.id] = record.topic
                 elif isinstance(record, Message):
@@ -223,10 +238,7 @@ def read_log(path: Path | str) -> Log:
                     contract = Contract.from_json(record.metadata["contract"])
                 elif isinstance(record, Footer):
                     complete = True
-        except InvalidMagic as error:
-            if not complete:
-                raise RobotRLError(f"{path} is no MCAP file") from error
         except McapError:
-            # Ended in the middle of a record.
+            # It ends in the middle of a record, or of what follows the last one.
             complete = False
     return Log(contract, messages, complete)

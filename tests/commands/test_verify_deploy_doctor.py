@@ -1,0 +1,206 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from robot_rl.commands.bench import BenchArgs
+from robot_rl.commands.bench import run as bench
+from robot_rl.commands.deploy import DeployArgs
+from robot_rl.commands.deploy import run as deploy
+from robot_rl.commands.doctor import CHECKS, DoctorArgs
+from robot_rl.commands.doctor import run as doctor
+from robot_rl.commands.main import main
+from robot_rl.errors import ConfigError, MissingDependencyError
+from robot_rl.robots import LEAP_HAND
+from robot_rl.runtime.recorder import read_log
+from robot_rl.testing.bundles import TinyPolicy
+
+TINY = TinyPolicy(LEAP_HAND)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return TINY.write(tmp_path_factory.mktemp("b") / "bundle.zip")
+
+
+def test_verify_reports_each_output_and_the_time(bundle: Path, tmp_path: Path, capsys) -> None:
+    assert main(["verify", str(bundle), "--json", str(tmp_path / "result.json")]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert {f"golden/{name}" for name in TINY.contract().output_names} < set(rows)
+    assert rows["golden/action"]["reference"] == "tolerance"
+    assert rows["golden/action"]["ratio"] < 1
+    assert rows["policy/p50"]["unit"] == "ms"
+    assert "golden/action" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("break_it", "arguments", "code", "message"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), [], 1, "truncated"),
+        (lambda p: p.unlink(), [], 1, "no such file"),
+        (lambda p: None, ["--robot", "unitree_g1"], 1, "policy is for leap_hand/right"),
+        (lambda p: None, ["--robot", "r2d2"], 2, "unknown robot 'r2d2'; valid: leap_hand, unitree_g1"),
+    ],
+)
+def test_verify_fails_in_one_line(tmp_path: Path, break_it, arguments, code: int, message: str, capsys) -> None:
+    path = TINY.write(tmp_path / "bundle.zip")
+    break_it(path)
+    assert main(["verify", str(path), *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_verify_fails_where_the_golden_rows_do(tmp_path: Path, capsys) -> None:
+    golden = TINY.golden()
+    golden["out/joint_target"] += 1e-4
+    path = TINY.write(tmp_path / "bundle", golden=golden)
+    assert main(["verify", str(path)]) == 1
+    assert "output 'joint_target' is off by 0.0001" in capsys.readouterr().err
+
+
+def test_deploy_runs_unattended_on_the_mock_robot(bundle: Path, tmp_path: Path) -> None:
+    args = DeployArgs(bundle, auto_run=True, duration=3.4, record=tmp_path / "log.mcap")
+    result = deploy(args)
+    rows = {row.name: row.value for row in result.rows}
+    assert result.ok, result.reason
+    assert rows["modes"] == "idle > damp > stand > run"
+    assert rows["dropped log ticks"] == 0
+    log = read_log(tmp_path / "log.mcap")
+    assert log.complete
+    assert log.messages["/mode"][-1]["mode"] == "run"
+    assert log.messages["/action"]
+
+
+def test_deploy_moves_nothing_unasked_and_damps_on_ctrl_c(bundle: Path, tmp_path: Path) -> None:
+    """Without --auto-run, and with no terminal: idle until SIGINT, then a second of damping and a clean exit."""
+    command = [
+        sys.executable,
+        "-m",
+        "robot_rl.commands.main",
+        "deploy",
+        str(bundle),
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "idle" not in (line := process.stdout.readline()):
+        assert line, "ended before it was idle"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    process.stdout.read()
+    assert process.wait(10) == 0
+    assert time.monotonic() - started >= 0.9
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["details"]["ended_by"] == "SIGINT"
+    assert result["details"]["modes"] == [["idle", "none"]]
+
+
+def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle), "--duration", "1.5"]
+    words = "dance\nstand\n"
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    while "idle" not in process.stdout.readline():
+        pass
+    process.stdin.write(words)
+    process.stdin.close()
+    out = process.stdout.read()
+    assert process.wait(10) == 0
+    assert "unknown request 'dance'; valid: stand, run, stop, estop, reset" in out
+    assert "idle > damp > stand" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"interface": "telepathy"}, "unknown interface 'telepathy'; valid: mock, sim, ros"),
+        ({"interface": "ros", "auto_run": True}, "--auto-run is for simulated robots"),
+        ({"command": (1.0, 2.0)}, r"command 'velocity' has 3 numbers \(m/s\), got 2"),
+        ({"loop_rate_hz": 30.0}, "does not divide the policy's control period"),
+        ({"duration": 0.0}, "duration_s must be positive"),
+        ({"robot": "r2d2"}, "unknown robot"),
+    ],
+)
+def test_deploy_refuses_before_anything_moves(bundle: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        deploy(DeployArgs(bundle, **arguments))
+
+
+def test_deploy_over_ros_becomes_the_policy_node(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list = []
+    monkeypatch.setattr(os, "execv", lambda path, argv: called.append((path, argv)) or sys.exit(0))
+    monkeypatch.setattr("shutil.which", lambda _: "/somewhere/policy_node")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(SystemExit):
+        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0))
+    path, argv = called[0]
+    assert path == argv[0] == "/somewhere/policy_node"
+    assert argv[1] == "--ros-args"
+    assert {f"bundle:={bundle.resolve()}", "robot:=leap_hand", "loop_rate_hz:=100.0"} <= set(argv)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(MissingDependencyError, match="policy node is not installed"):
+        deploy(DeployArgs(bundle, interface="ros"))
+
+
+def test_deploy_says_why_an_unattended_run_failed(bundle: Path, tmp_path: Path, capsys) -> None:
+    assert main(["deploy", str(bundle), "--auto-run", "--duration", "0.5"]) == 1
+    assert "the policy never ran: ended in mode stand" in capsys.readouterr().err
+
+
+def test_drivers_are_registered() -> None:
+    drivers = {e.name: e for e in entry_points(group="robot_rl.drivers")}
+    assert {"mock", "sim"} <= set(drivers)
+    with drivers["mock"].load()(LEAP_HAND) as robot:
+        assert robot.read() is not None
+
+
+def test_doctor_names_every_part_with_its_fix() -> None:
+    result = doctor(DoctorArgs())
+    assert result.ok, result.reason
+    assert {"python", "torch", "mujoco", "onnxruntime", "disk", "clock", "real-time", "ros"} <= set(result.details)
+    for name, found in result.details.items():
+        assert found["status"] in ("ok", "warn"), name
+        assert found["found"]
+        assert found["fix"] or found["status"] == "ok"
+
+
+def test_doctor_fails_where_the_laptop_path_lacks_something(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import importlib.util
+
+    good = importlib.util.find_spec
+    absent = {"mujoco", "mcap", "rclpy"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in absent else good(name, *a))
+    assert main(["doctor"]) == 1
+    captured = capsys.readouterr()
+    assert "missing: mujoco" in captured.err
+    assert "pip install 'robot-rl[sim]'" in captured.out
+    assert "pip install 'robot-rl[record]'" in captured.out
+
+
+def test_doctor_warns_of_a_network_wide_ros(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    assert doctor(DoctorArgs()).details["ros discovery"]["status"] == "warn"
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    assert doctor(DoctorArgs()).details["ros discovery"]["status"] == "ok"
+
+
+def test_doctor_checks_stand_alone() -> None:
+    for check in CHECKS:
+        assert check(), check.__name__
+
+
+def test_bench_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"unknown benchmark 'nothing'; valid: .*runtime"):
+        bench(BenchArgs("nothing"))
