@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import shutil
@@ -102,7 +103,7 @@ def run(args: DeployArgs) -> Result:
         *session.timing_rows(),
         Row("modified targets", int(controller.modifications.sum())),
         Row("dropped log ticks", 0 if recorder is None else recorder.dropped),
-        Row("modes", " > ".join(mode for mode, _ in session.modes)),
+        Row("modes", " > ".join(mode for mode, _ in itertools.groupby(mode for mode, _ in session.modes))),
     )
     reason = session.failure() if args.auto_run else ""
     details = {"ended_by": report.reason, "modes": session.modes, "bundle": str(args.bundle), "robot": spec.name}

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 MODIFICATIONS = ("not_finite", "action_bound", "rate_limit", "soft_limit", "soft_start")
 """Reasons for which a target is changed, in the order of `_limit`."""
+ROUNDING_RAD = 1e-6
+"""A smaller change is not reported: it is the graph's float32 against the limits' float64."""
 _LATEST_CLOCK_S = 1e11
 """No monotonic clock gets here (3,000 years); far beyond it, adding a time to live changes nothing in float64."""
 
@@ -163,7 +165,7 @@ def _limit(
         return wanted, wanted
     start = np.minimum(np.maximum(target.blend_from, limits.soft_lower), limits.soft_upper)
     blended = start + blend * (wanted - start)
-    np.not_equal(blended, wanted, out=modified[4])
+    np.greater(np.abs(blended - wanted), ROUNDING_RAD, out=modified[4])
     # Rounding may have left the last bit outside.
     return wanted, np.minimum(np.maximum(blended, limits.soft_lower), limits.soft_upper)
 
@@ -187,7 +189,7 @@ def _position_command(
 
 def _clip(value: Array, low: Array, high: Array, changed: NDArray[np.bool_]) -> Array:
     clipped = np.minimum(np.maximum(value, low), high)
-    np.not_equal(clipped, value, out=changed)
+    np.greater(np.abs(clipped - value), ROUNDING_RAD, out=changed)
     return clipped
 
 

@@ -351,6 +351,14 @@ def test_action_bound_and_soft_limit() -> None:
     np.testing.assert_allclose(bench.command.position, LEAP.soft_lower)
 
 
+def test_float32_rounding_at_a_limit_is_no_modification() -> None:
+    bench = Bench(LEAP)
+    for _ in range(60):
+        bench.tick(target=Target(LEAP.action_high.astype(np.float32), "policy"))
+    assert not bench.verdict.modified.any()
+    assert (bench.command.position <= LEAP.action_high).all()
+
+
 def test_soft_start_blends() -> None:
     bench = Bench(LEAP)
     start = LEAP.default_pos
