@@ -253,7 +253,7 @@ def test_a_late_evaluation_does_not_shift_the_policys_phase(paths) -> None:
 
 @pytest.mark.parametrize("loop_period_s", [0.013, 0.03, 0.0, -0.02, float("nan")])
 def test_a_loop_period_that_does_not_divide_the_policys(paths, loop_period_s: float) -> None:
-    with pytest.raises((ConfigError, ValueError), match=r"loop period|cannot convert"):
+    with pytest.raises(ConfigError, match="does not divide the policy's control period"):
         rig(paths, loop_period_s=loop_period_s)
 
 
