@@ -34,14 +34,16 @@ from robot_rl_bridge.status import TOPIC as STATUS_TOPIC
 from robot_rl_bridge.status import parse_status
 
 REQUESTS = ("stand", "run", "stop", "estop", "reset")
+# Transition: its number, and the state that it leads to.
 TRANSITIONS = {
-    "configure": Transition.TRANSITION_CONFIGURE,
-    "activate": Transition.TRANSITION_ACTIVATE,
-    "deactivate": Transition.TRANSITION_DEACTIVATE,
-    "cleanup": Transition.TRANSITION_CLEANUP,
-    "shutdown": Transition.TRANSITION_ACTIVE_SHUTDOWN,
+    "configure": (Transition.TRANSITION_CONFIGURE, "inactive"),
+    "activate": (Transition.TRANSITION_ACTIVATE, "active"),
+    "deactivate": (Transition.TRANSITION_DEACTIVATE, "inactive"),
+    "cleanup": (Transition.TRANSITION_CLEANUP, "unconfigured"),
+    "shutdown": (Transition.TRANSITION_ACTIVE_SHUTDOWN, "finalized"),
 }
 RETRY_S = 0.1
+RESEND_S = 2.0
 
 
 class OperatorError(RobotRLError):
@@ -91,10 +93,13 @@ class Operator:
 
     def transition(self, name: str, timeout_s: float = 20.0) -> None:
         """One of TRANSITIONS. Raises OperatorError with the node's reason if it failed."""
-        request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
-        if not self._call(ChangeState, f"/{self._policy}/change_state", request, timeout_s).success:
+        number, goal = TRANSITIONS[name]
+        request = ChangeState.Request(transition=Transition(id=number))
+        done = self._call(ChangeState, f"/{self._policy}/change_state", request, timeout_s).success
+        # Asked for a second time, a transition fails because it has been made.
+        if not done and self.state() != goal:
             # The reason comes with the next status.
-            self.wait_for(lambda status: bool(status.get("problem")), 2.0, f"{name} to give a reason")
+            self.wait_for(lambda status: bool(status.get("problem")), 5.0, f"{name} to give a reason")
             raise OperatorError(f"{name} failed: {self.status.get('problem')}")
 
     def request(self, name: str) -> None:
@@ -155,10 +160,15 @@ class Operator:
             client = self._clients[service] = self._node.create_client(kind, service)
         if not ros_compat.spin_while(self._executor, lambda: not client.service_is_ready(), timeout_s):
             raise OperatorError(f"service {service} is not there")
-        future = client.call_async(request)
-        if not ros_compat.spin_while(self._executor, lambda: not future.done(), timeout_s):
-            raise OperatorError(f"service {service} did not answer within {timeout_s:g} s")
-        return future.result()
+        # A server that has not yet discovered this client's half of the service drops the answer, so ask again. Every
+        # request here may be made twice.
+        deadline_s = time.monotonic() + timeout_s
+        while (remaining_s := deadline_s - time.monotonic()) > 0:
+            future = client.call_async(request)
+            if ros_compat.spin_while(self._executor, lambda f=future: not f.done(), min(RESEND_S, remaining_s)):
+                return future.result()
+            client.remove_pending_request(future)
+        raise OperatorError(f"service {service} did not answer within {timeout_s:g} s")
 
     def _on_status(self, message: DiagnosticArray) -> None:
         found = parse_status(message, self._policy)
