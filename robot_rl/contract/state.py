@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 ArrayT = TypeVar("ArrayT")
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: a frozen generic with slots cannot be made through an alias such as NumpyState(...).
+@dataclass(frozen=True)
 class RobotState(Generic[ArrayT]):
     """Only what a real robot measures. Privileged simulation state is another type that no actor accepts.
 

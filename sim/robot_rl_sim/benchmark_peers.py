@@ -18,7 +18,7 @@ from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.models import default_qpos, load_model
 from robot_rl_sim.tasks.g1_balance.mdp import G1BalanceConfig
 from robot_rl_sim.tasks.leap_reach.goals import sample_goals
-from robot_rl_sim.tasks.leap_reach.mdp import LeapReachConfig
+from robot_rl_sim.tasks.leap_reach.mdp import TIP_ERROR_SCALE, LeapReachConfig
 
 Array = NDArray[np.float64]
 
@@ -155,7 +155,7 @@ class PlainLeapReach(PlainEnv):
     def observe(self) -> NDArray[np.float32]:
         q = self.data.qpos
         error = (self.target - q) / self.scale
-        terms = (q - self.default, 0.1 * self.data.qvel, error, 10 * self.tip_error().ravel())
+        terms = (q - self.default, 0.1 * self.data.qvel, error, TIP_ERROR_SCALE * self.tip_error().ravel())
         return np.concatenate(terms).astype(np.float32)
 
     def reward(self) -> float:

@@ -310,27 +310,27 @@ class SimRobot:
 
 def make_model(spec: RobotSpec, config: SimRobotConfig, model: mujoco.MjModel | None = None) -> mujoco.MjModel:
     """A model of its own for `spec`, changed as `config` says, whose actuators do nothing: commands act as torques."""
-    model = load_model(spec.name) if model is None else copy.deepcopy(model)
-    model.opt.timestep = config.timestep_s
-    model.opt.integrator = int(_INTEGRATORS[config.integrator])
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
-    model.body_mass[:] *= config.mass_scale
-    model.body_inertia[:] *= config.mass_scale
-    model.geom_friction[:] *= config.friction_scale
-    model.dof_damping[:] *= config.damping_scale
-    model.dof_armature[:] *= config.armature_scale
+    changed: mujoco.MjModel = load_model(spec.name) if model is None else copy.deepcopy(model)
+    changed.opt.timestep = config.timestep_s
+    changed.opt.integrator = int(_INTEGRATORS[config.integrator])
+    changed.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ACTUATION)
+    changed.body_mass[:] *= config.mass_scale
+    changed.body_inertia[:] *= config.mass_scale
+    changed.geom_friction[:] *= config.friction_scale
+    changed.dof_damping[:] *= config.damping_scale
+    changed.dof_armature[:] *= config.armature_scale
     # End stops as stiff as the time step bears: training's soft ones let a limp joint sink past its limit.
-    model.jnt_solref[:] = (max(4 * config.timestep_s, 0.004), 1.0)
+    changed.jnt_solref[:] = (max(4 * config.timestep_s, 0.004), 1.0)
     for joint in spec.joints:
-        dof = model.joint(joint.name).dofadr[0]
-        model.dof_frictionloss[dof] += config.joint_friction_scale * joint.effort_limit_nm
+        dof = changed.joint(joint.name).dofadr[0]
+        changed.dof_frictionloss[dof] += config.joint_friction_scale * joint.effort_limit_nm
     if config.payload_kg:
-        names = [model.body(i).name for i in range(1, model.nbody)]
+        names = [changed.body(i).name for i in range(1, changed.nbody)]
         if config.payload_body not in names:
             raise ConfigError(f"unknown payload_body {config.payload_body!r}; valid: {', '.join(names)}")
-        model.body_mass[model.body(config.payload_body).id] += config.payload_kg
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
+        changed.body_mass[changed.body(config.payload_body).id] += config.payload_kg
+    mujoco.mj_setConst(changed, mujoco.MjData(changed))
+    return changed
 
 
 def connect(spec: RobotSpec) -> SimRobot:

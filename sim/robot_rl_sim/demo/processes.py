@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from robot_rl.errors import RobotRLError
 
 STOP_TIMEOUT_S = 5.0
 TAIL_LINES = 12
+NICENESS = -10
 
 
 class Processes:
@@ -33,6 +35,9 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
             )
+        # A desktop shares its cores; a real-time process should not wait for its browser. Root may ask for that.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, self._running[name].pid, NICENESS)
 
     def wait(self, name: str, timeout_s: float) -> None:
         """Wait for its end. Raises RobotRLError with the end of its log if it failed, hung, or another one died."""

@@ -13,13 +13,13 @@ TASKS: dict[str, Task] = {
             # Small networks and a short horizon: updates per second are what two CPU cores lack.
             "sac": {
                 "num_envs": 128,
-                "total_env_steps": 450_000,
+                "total_env_steps": 900_000,
                 "warmup_env_steps": 3_000,
-                "updates_per_env_step": 0.0625,
-                "buffer_size": 450_000,
-                "evaluate_every": 50_000,
+                "updates_per_env_step": 0.03125,
+                "buffer_size": 300_000,
+                "evaluate_every": 60_000,
                 "evaluate_episodes": 128,
-                "checkpoint_every": 100_000,
+                "checkpoint_every": 300_000,
                 "log_every": 5_000,
                 "learning_rate": 1e-3,
                 "gamma": 0.9,

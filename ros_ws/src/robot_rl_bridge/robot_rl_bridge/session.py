@@ -26,7 +26,6 @@ from robot_rl.errors import ConfigError
 from robot_rl_bridge import ros_compat
 from robot_rl_bridge.operator import Operator, OperatorError
 
-STAND_TIMEOUT_S = 15.0
 FAULT_TIMEOUT_S = 3.0
 AFTER_FAULT_S = 1.5
 """How long the session goes on watching after the robot was damped."""
@@ -48,9 +47,12 @@ class Session:
         """Raises OperatorError with the reason if the policy node refuses, or does not react to the fault."""
         self._operator.up()
         self._event("up")
-        self._operator.request("stand")
+        self._operator.insist("stand", "not green")
         self._event("stand")
-        self._run(commands)
+        self._operator.send_command(commands[0])
+        self._operator.insist("run", "standing still")
+        self._event("run")
+        self._operator.wait_for_mode("run")
         for k, command in enumerate(commands):
             self._event("command", index=k)
             self._operator.send_command(command)
@@ -61,21 +63,6 @@ class Session:
             self._break(fault)
         self._operator.down()
         self._event("down")
-
-    def _run(self, commands: list[list[float]]) -> None:
-        """Ask for run until it is granted: it is not before the stand has settled and the policy has a command."""
-        deadline_s = time.monotonic() + STAND_TIMEOUT_S
-        self._operator.send_command(commands[0])
-        while True:
-            try:
-                self._operator.request("run")
-                break
-            except OperatorError:
-                if time.monotonic() > deadline_s:
-                    raise
-                self._watch(0.1)
-        self._event("run")
-        self._operator.wait_for_mode("run")
 
     def _break(self, fault: str) -> None:
         self._operator.set_fault(fault)

@@ -12,16 +12,22 @@ from robot_rl_sim.models import load_model
 TOLERANCE_M = 0.015
 """A fingertip this close to its goal has reached it: about the radius of the rubber tip."""
 
-RANGE_USED = (0.08, 0.92)
-"""Part of each joint's range that is drawn from: the safety filter keeps targets out of the outer twentieth."""
+RANGE_USED = (0.12, 0.88)
+"""Part of each joint's range that is drawn from. The safety filter keeps targets out of the outer twentieth; the rest
+of the gap lets a target go past its goal, as friction and gravity demand."""
 ABDUCTION_RAD = 0.35
 """Largest sideways angle of a finger: beyond it, neighbours cross."""
+
+
+CLEARANCE_M = 0.005
+"""Fingers of a drawn pose are at least this far apart: contact within the tolerance would decide, not skill."""
 
 
 def sample_goals(n: int, seed: int) -> tuple[Tensor, Tensor]:
     """n poses free of self-contact: joint_pos (n, 16) rad, and tips (n, 12) m, palm frame, order of the chains."""
     generator = torch.Generator().manual_seed(seed)
     model = load_model("leap_hand")
+    model.geom_margin[:] = CLEARANCE_M  # two surfaces closer than this count as a contact
     data = mujoco.MjData(model)
     low, high = _bounds()
     sites = [model.site(chain.name).id for chain in LEAP_HAND.chains]

@@ -16,20 +16,23 @@ from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.tasks.actions import soft_limits
 from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M, sample_goals
 
+TIP_ERROR_SCALE = 30.0
+"""An error of twice the tolerance counts as 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeapReachConfig:
     control_period_s: float = 0.05
     substeps: int = 10
     max_episode_steps: int = 40
-    action_scale_rad: float = 0.15
-    """Largest change of a target in one step: 3 rad/s at 20 Hz."""
+    action_scale_rad: float = 0.1
+    """Largest change of a target in one step: 2 rad/s at 20 Hz."""
     pool_size: int = 4096
     """Poses from which starts and goals are drawn."""
     distance_weight: float = 10.0
     """Per metre of mean fingertip distance."""
     near_weight: float = 1.0
-    near_scale_m: float = 0.02
+    near_scale_m: float = 0.015
     action_weight: float = 0.01
     action_rate_weight: float = 0.02
 
@@ -84,7 +87,7 @@ class LeapReach:
 
 
 def _policy_io(config: LeapReachConfig) -> PolicyIO:
-    """Scales bring each term to order one: 10 rad/s, 0.1 m and one action step of lag each count as 1."""
+    """Scales bring each term to order one: 10 rad/s, one action step of lag, and an error of twice the tolerance."""
     low, high = soft_limits(LEAP_HAND)
     n = len(LEAP_HAND.joints)
     return PolicyIO(
@@ -93,7 +96,7 @@ def _policy_io(config: LeapReachConfig) -> PolicyIO:
             ObservationTerm("joint_pos"),
             ObservationTerm("joint_vel", 0.1),
             ObservationTerm("target_error", 1 / config.action_scale_rad),
-            ObservationTerm("tip_error", 10.0),
+            ObservationTerm("tip_error", TIP_ERROR_SCALE),
         ),
         action=ActionSpec("position_delta", (config.action_scale_rad,) * n, (0.0,) * n, low, high),
         control_period_s=config.control_period_s,
