@@ -47,6 +47,7 @@ class Session:
         """Raises OperatorError with the reason if the policy node refuses, or does not react to the fault."""
         self._operator.up()
         self._event("up")
+        self._operator.wait_for_mode("idle", "damp")  # the first states have been checked
         self._operator.insist("stand", "not green")
         self._event("stand")
         self._operator.send_command(commands[0])
