@@ -13,7 +13,7 @@ TASKS: dict[str, Task] = {
             # Steps are cheap and updates are not, so there are many of the former to one of the latter.
             "sac": {
                 "num_envs": 256,
-                "total_env_steps": 720_000,
+                "total_env_steps": 1_200_000,
                 "warmup_env_steps": 3_000,
                 "updates_per_env_step": 0.015625,
                 "buffer_size": 300_000,
