@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from robot_rl.contract import JointCommand, damping_command
+from robot_rl.contract import STATE_FIELDS, JointCommand, damping_command
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
 from robot_rl.testing.fakes import FakeClock
 from robot_rl_hardware.mock import MockRobot
@@ -53,7 +53,7 @@ def test_stays_inside_its_limits_and_stops_when_damped_or_expired() -> None:
 def test_measures_exactly_what_its_spec_says(robot) -> None:
     with MockRobot(robot, FakeClock()) as mock:
         state = mock.read()
-    measured = {name for name in state.__slots__ if name != "stamp_s" and getattr(state, name) is not None}
+    measured = {name for name in STATE_FIELDS if getattr(state, name) is not None}
     assert measured == set(robot.state_fields)
     mock.stop()
     mock.stop()

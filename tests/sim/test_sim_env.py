@@ -155,7 +155,7 @@ def test_nominal_observation_is_the_true_state() -> None:
     default = torch.tensor([j.default_pos_rad for j in env.mdp.robot.joints])
     torch.testing.assert_close(step.obs[:, :16], env.sim.joint_pos.float() - default)
     torch.testing.assert_close(step.obs[:, 16:32], 0.1 * env.sim.joint_vel.float())
-    lag = (env.policy_inputs()["last_target"] - env.sim.joint_pos.float()) / 0.15
+    lag = (env.policy_inputs()["last_target"] - env.sim.joint_pos.float()) / 0.1
     torch.testing.assert_close(step.obs[:, 32:48], lag)
 
 
@@ -167,7 +167,7 @@ def test_action_moves_the_target_from_where_the_episode_began() -> None:
     env.step(action)
     env.step(action)
     moved = env.policy_inputs()["last_target"] - start
-    torch.testing.assert_close(moved[:, 2], torch.full((3,), 2 * 0.5 * 0.15))
+    torch.testing.assert_close(moved[:, 2], torch.full((3,), 2 * 0.5 * 0.1))
     torch.testing.assert_close(moved[:, 3], torch.zeros(3))
 
 
