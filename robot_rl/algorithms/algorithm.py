@@ -41,8 +41,9 @@ class Algorithm(Protocol):
         """Take the observations of a collection step into the normaliser."""
         ...
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient update; returns 0-d tensors, left on the device so that nothing waits for them."""
+    def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
+        """One gradient update, its step sizes times `lr_scale`; returns 0-d tensors, left on the device so that nothing
+        waits for them."""
         ...
 
     def actor(self) -> nn.Module:

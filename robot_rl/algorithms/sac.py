@@ -142,15 +142,17 @@ class SAC:
         if isinstance(self.normalizer, Normalizer):
             self.normalizer.update(obs)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step of temperature, critics, actor and targets; returns scalars named by `metrics`."""
+    def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
+        """One gradient step of temperature, critics, actor and targets, of `learning_rate` times `lr_scale`; returns
+        scalars named by `metrics`."""
+        lr = self.config.learning_rate * lr_scale
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         alpha = self.log_alpha.detach().exp()
 
         action, log_prob = self._sample(obs)
         loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        _step(self.alpha_optimizer, loss_alpha, [self.log_alpha])
+        _step(self.alpha_optimizer, loss_alpha, [self.log_alpha], lr)
 
         with torch.no_grad():
             next_action, next_log_prob = self._sample(next_obs)
@@ -158,10 +160,10 @@ class SAC:
             target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, self.config.gamma)
         q = self.critic(obs, batch.action)
         loss_critic = critic_loss(q, target)
-        _step(self.critic_optimizer, loss_critic, self._critic_params)
+        _step(self.critic_optimizer, loss_critic, self._critic_params, lr)
 
         loss_actor = actor_loss(self.critic(obs, action), log_prob, alpha)
-        _step(self.actor_optimizer, loss_actor, self._actor_params)
+        _step(self.actor_optimizer, loss_actor, self._actor_params, lr)
 
         with torch.no_grad():
             for slow, fast in zip(self._target_params, self._critic_params, strict=True):
@@ -205,8 +207,9 @@ class SAC:
         }
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, params: Sequence[Tensor]) -> None:
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, params: Sequence[Tensor], lr: float) -> None:
     # `inputs` keeps autograd from also computing gradients of the critics' weights in the actor loss.
+    optimizer.param_groups[0]["lr"] = lr
     optimizer.zero_grad()
     loss.backward(inputs=params)
     optimizer.step()

@@ -35,6 +35,8 @@ class TrainConfig:
     """Uniformly random actions, and no updates, until here."""
     updates_per_env_step: float = 1.0
     """Gradient updates per environment step (UTD), whatever num_envs; fractions are carried over."""
+    lr_decay: bool = False
+    """Lower the learning rate in a straight line, from its full value at the first step to zero at the last."""
     buffer_size: int = 1_000_000
     """Transitions that the replay buffer holds."""
     evaluate_every: int = 10_000

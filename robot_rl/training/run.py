@@ -58,6 +58,10 @@ class Run:
         learning_steps = self.env_steps - self.config.warmup_env_steps
         return updates_due(learning_steps, self.config.updates_per_env_step, self.updates)
 
+    def lr_scale(self) -> float:
+        """What to multiply the learning rate with now."""
+        return 1.0 - self.env_steps / self.config.total_env_steps if self.config.lr_decay else 1.0
+
     def crossed(self, every: int) -> bool:
         """Whether the last step of all environments reached or passed a multiple of `every` environment steps."""
         before = self.env_steps - self.config.num_envs

@@ -87,15 +87,15 @@ class SimVecEnv:
 
         outcome = self.mdp.outcome(self._transition(action))
         reward = _total(outcome.rewards)
-        terminated = outcome.terminated
+        terminated, alive = outcome.terminated, ~outcome.terminated
         self._steps += 1
-        truncated = (self._steps >= self.max_episode_steps) & ~terminated
+        truncated = (self._steps >= self.max_episode_steps) & alive
         self._return += reward
-        self._steps_at_goal = torch.where(outcome.at_goal, self._steps_at_goal + 1, 0)
+        self._steps_at_goal = (self._steps_at_goal + 1) * outcome.at_goal
         info = {f"reward/{name}": value for name, value in outcome.rewards.items()}
         info["episode_return"] = self._return.clone()
         info["episode_length"] = self._steps.clone()
-        info["success"] = (self._steps_at_goal >= self.mdp.hold_steps) & ~terminated
+        info["success"] = (self._steps_at_goal >= self.mdp.hold_steps) & alive
 
         self._inputs |= self.policy_io.next_memory(self._obs, action, target)
         self._inputs |= self.policy_io.state_inputs(self._sensors.read(self._generator))

@@ -45,65 +45,50 @@ class RandomizationConfig:
 NOMINAL = RandomizationConfig(None, None, None, None, None, None, None, None, NO_NOISE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    """Parts of model fields that one random scale per entry multiplies."""
+
+    range: Range
+    entries: int
+    """1: the same scale for all of a world."""
+    parts: tuple[tuple[Tensor, Tensor], ...]
+    """(live view (n_worlds, entries, ...), nominal values (entries, ...))."""
+
+
 class Randomizer:
     """Writes per-world model fields at reset. Their values live in the BatchSim, which also saves them."""
 
     def __init__(self, sim: BatchSim, config: RandomizationConfig) -> None:
         self._sim = sim
-        self._config = config
-        names: list[str] = []
-        if config.link_mass_scale:
-            names += ["body_mass", "body_inertia"]
-        if config.friction_scale:
-            names.append("geom_friction")
-        if config.kp_scale or config.kd_scale:
-            names += ["actuator_gainprm", "actuator_biasprm"]
-        for scale, name in self._per_dof():
-            if scale:
-                names.append(name)
-        self._nominal = {name: sim.nominal(name) for name in names}
-        for name in names:
-            sim.model_field(name)
+
+        def part(name: str, column: int | None) -> tuple[Tensor, Tensor]:
+            live, nominal = sim.model_field(name), sim.nominal(name)
+            return (live, nominal) if column is None else (live[..., column], nominal[..., column])
+
+        nbody, nu, nv = (len(sim.nominal(name)) for name in ("body_mass", "actuator_gainprm", "dof_damping"))
+        c = config
+        # A position servo is gain[0] u + bias[1] q + bias[2] dq, with gain[0] = kp, bias[1] = -kp, bias[2] = -kd.
+        table: tuple[tuple[Range | None, int, tuple[tuple[str, int | None], ...]], ...] = (
+            (c.link_mass_scale, nbody, (("body_mass", None), ("body_inertia", None))),
+            (c.friction_scale, 1, (("geom_friction", 0),)),
+            (c.kp_scale, nu, (("actuator_gainprm", 0), ("actuator_biasprm", 1))),
+            (c.kd_scale, nu, (("actuator_biasprm", 2),)),
+            (c.joint_damping_scale, nv, (("dof_damping", None),)),
+            (c.joint_frictionloss_scale, nv, (("dof_frictionloss", None),)),
+            (c.armature_scale, nv, (("dof_armature", None),)),
+        )
+        self._scaled = [_Scaled(scale, n, tuple(part(*p) for p in parts)) for scale, n, parts in table if scale]
 
     def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
         """Draw the dynamics of new episodes in `worlds` (k,)."""
-        if not self._nominal:
+        if not self._scaled:
             return
-        c, k = self._config, len(worlds)
-
-        def write(name: str, values: Tensor) -> None:
-            self._sim.model_field(name)[worlds] = values
-
-        def draw(scale: Range, *size: int) -> Tensor:
-            return scale[0] + (scale[1] - scale[0]) * torch.rand(k, *size, generator=generator, dtype=torch.float64)
-
-        if c.link_mass_scale:
-            mass = draw(c.link_mass_scale, len(self._nominal["body_mass"]))
-            write("body_mass", self._nominal["body_mass"] * mass)
-            write("body_inertia", self._nominal["body_inertia"] * mass.unsqueeze(-1))
-        if c.friction_scale:
-            friction = self._nominal["geom_friction"].repeat(k, 1, 1)
-            friction[..., 0] *= draw(c.friction_scale, 1)
-            write("geom_friction", friction)
-        if c.kp_scale or c.kd_scale:
-            # A position servo is gain[0] u + bias[1] q + bias[2] dq, with gain[0] = kp, bias[1] = -kp, bias[2] = -kd.
-            gain = self._nominal["actuator_gainprm"].repeat(k, 1, 1)
-            bias = self._nominal["actuator_biasprm"].repeat(k, 1, 1)
-            kp = draw(c.kp_scale or (1.0, 1.0), gain.shape[1])
-            gain[..., 0] *= kp
-            bias[..., 1] *= kp
-            bias[..., 2] *= draw(c.kd_scale or (1.0, 1.0), gain.shape[1])
-            write("actuator_gainprm", gain)
-            write("actuator_biasprm", bias)
-        for scale, name in self._per_dof():
-            if scale:
-                write(name, self._nominal[name] * draw(scale, len(self._nominal[name])))
+        entries = [s.entries for s in self._scaled]
+        uniform = torch.rand(len(worlds), sum(entries), generator=generator, dtype=torch.float64)
+        for scaled, u in zip(self._scaled, uniform.split(entries, dim=1), strict=True):
+            low, high = scaled.range
+            scale = low + (high - low) * u
+            for live, nominal in scaled.parts:
+                live.index_copy_(0, worlds, nominal * scale.view(*scale.shape, *[1] * (nominal.dim() - 1)))
         self._sim.apply_model(worlds)
-
-    def _per_dof(self) -> tuple[tuple[Range | None, str], ...]:
-        c = self._config
-        return (
-            (c.joint_damping_scale, "dof_damping"),
-            (c.joint_frictionloss_scale, "dof_frictionloss"),
-            (c.armature_scale, "dof_armature"),
-        )

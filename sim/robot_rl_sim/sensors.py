@@ -51,29 +51,33 @@ class Sensors:
         unknown = [f for f in fields if f not in readings]
         if unknown:
             raise ConfigError(f"no sensor for {unknown}; valid: {', '.join(readings)}")
-        self._readings = {f: readings[f] for f in dict.fromkeys(("joint_pos", "joint_vel", *fields))}
+        self._fields = tuple(dict.fromkeys(("joint_pos", "joint_vel", *fields)))
+        self._views = [readings[f][0] for f in self._fields]
+        self._sizes = [view().shape[1] for view in self._views]
+        # Half the angle added to each number turns a unit quaternion by about that angle, once normalised.
+        half_widths = [readings[f][1] * (0.5 if f == "imu_quat_wxyz" else 1.0) for f in self._fields]
+        self._half_width = torch.tensor(half_widths).repeat_interleave(torch.tensor(self._sizes))
+        self._tilted = noise.tilt_rad > 0
         self._bias_rad = noise.joint_bias_rad
         self.state = {"joint_bias": torch.zeros_like(sim.joint_pos)}
 
     def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
         """Draw the joint offsets of new episodes."""
         bias = self.state["joint_bias"]
-        bias[worlds] = _uniform((len(worlds), bias.shape[1]), self._bias_rad, generator).to(bias.dtype)
+        drawn = torch.rand(len(worlds), bias.shape[1], generator=generator, dtype=bias.dtype)
+        bias.index_copy_(0, worlds, self._bias_rad * (2 * drawn - 1))
 
     def read(self, generator: torch.Generator, worlds: Tensor | None = None) -> RobotState[Tensor]:
         """State of `worlds` (k,), or of all, in float32."""
-        values: dict[str, Tensor] = {}
-        for field, (view, half_width) in self._readings.items():
-            true = view() + self.state["joint_bias"] if field == "joint_pos" else view()
-            value = (true if worlds is None else true[worlds]).float()
-            if half_width and field == "imu_quat_wxyz":
-                # Half the angle added to each number turns a unit quaternion by about that angle, once normalised.
-                value = normalize(value + _uniform(value.shape, half_width / 2, generator), dim=-1)
-            elif half_width:
-                value = value + _uniform(value.shape, half_width, generator)
-            values[field] = value
-        return RobotState(stamp_s=torch.zeros(len(values["joint_pos"])), **values)
-
-
-def _uniform(shape: tuple[int, ...], half_width: float, generator: torch.Generator) -> Tensor:
-    return torch.empty(shape).uniform_(-half_width, half_width, generator=generator)
+        true = [view() for view in self._views]
+        true[0] = true[0] + self.state["joint_bias"]
+        values = torch.cat(true, dim=1)
+        values = (values if worlds is None else values[worlds]).float()
+        # One draw for all: as many numbers in one call cost a fraction of what they do in several.
+        noise = torch.empty_like(values).uniform_(-1.0, 1.0, generator=generator)
+        fields = dict(
+            zip(self._fields, torch.addcmul(values, noise, self._half_width).split(self._sizes, 1), strict=True)
+        )
+        if self._tilted and "imu_quat_wxyz" in fields:
+            fields["imu_quat_wxyz"] = normalize(fields["imu_quat_wxyz"], dim=-1)
+        return RobotState(stamp_s=torch.zeros(len(values)), **fields)

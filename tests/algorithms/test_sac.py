@@ -22,6 +22,19 @@ def make_batch(n: int = BATCH, seed: int = 0, dtype: torch.dtype = torch.float32
     return Batch(normal(n, OBS), normal(n, ACT).tanh(), normal(n), flags[0], flags[1] * (1 - flags[0]), normal(n, OBS))
 
 
+def test_lr_scale_shrinks_every_step():
+    """Adam's first step is the learning rate times the gradient's sign, whatever the gradient."""
+    config = SACConfig(learning_rate=1e-2, actor_hidden=(8,), critic_hidden=(8,))
+    sac = SAC(config, OBS, ACT)
+    before = {name: value.clone() for name, value in sac.state_dict().items()}
+    sac.update(make_batch(), lr_scale=0.1)
+    after = sac.state_dict()
+    for name in ("actor", "critic"):
+        moved = [float((after[k] - before[k]).abs().max()) for k in before if k.startswith(f"{name}.")]
+        assert max(moved) == pytest.approx(1e-3, rel=1e-3)
+    assert abs(float(after["log_alpha"] - before["log_alpha"])) == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_updates_equal_stable_baselines3_on_the_same_weights_batches_and_noise(monkeypatch):
     sb3 = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.buffers import ReplayBufferSamples

@@ -63,6 +63,13 @@ def test_gravity_in_body_of_known_attitudes() -> None:
     torch.testing.assert_close(gravity_in_body(quats), expected, atol=1e-6, rtol=0)
 
 
+def test_gravity_in_body_is_down_turned_into_the_body() -> None:
+    quats = torch.nn.functional.normalize(torch.randn(20, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
+    down = torch.tensor([0.0, 0.0, -1.0])
+    expected = rotation_from_quat_wxyz(quats).transpose(1, 2) @ down
+    torch.testing.assert_close(gravity_in_body(quats), expected)
+
+
 def test_terms_are_what_they_say_in_the_order_asked() -> None:
     io = leap_io("joint_vel", "joint_pos", "target_error", "last_action", "command")
     x = random_inputs(3)

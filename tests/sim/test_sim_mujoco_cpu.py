@@ -113,11 +113,23 @@ def test_state_of_another_size_is_refused(sim: MujocoCpuSim) -> None:
         make_sim(3).load_state_dict(sim.state_dict())
 
 
-def test_diverged_world_is_named(sim: MujocoCpuSim, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("field", "joint", "value", "warning"),
+    [("qpos", 5, float("nan"), "BADQPOS"), ("qvel", 0, 1e12, "BADQVEL"), ("qvel", 3, float("nan"), "BADQVEL")],
+)
+@pytest.mark.parametrize("targets", [(4, 16), (4, SUBSTEPS, 16)])
+def test_diverged_world_is_named_and_can_start_afresh(
+    sim: MujocoCpuSim, tmp_path, monkeypatch, field: str, joint: int, value: float, warning: str, targets
+) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a file in the working directory
-    sim.qpos[2, 5] = float("nan")
-    with pytest.raises(EnvError, match=r"env 2.*BADQPOS"):
-        sim.step(poses(4))
+    getattr(sim, field)[2, joint] = value
+    with pytest.raises(EnvError, match=f"env 2.*{warning}"):
+        sim.step(torch.zeros(targets))
+    with pytest.raises(EnvError, match=f"env 2.*{warning}"):
+        sim.step(torch.zeros(targets))  # the others do not go on as if nothing had happened
+    sim.set_state(torch.tensor([2]), torch.zeros(1, 16), torch.zeros(1, 16))
+    sim.step(torch.zeros(targets))
+    assert sim.qpos.abs().max() < 3.0
 
 
 def test_model_with_other_joint_order_is_refused() -> None:

@@ -43,6 +43,24 @@ def test_sac_comes_within_five_percent_of_the_analytic_optimum(tmp_path):
     assert learned.success_rate > 0.95
 
 
+def test_the_learning_rate_falls_in_a_straight_line_to_zero(tmp_path, monkeypatch):
+    scales: list[tuple[int, float]] = []
+    make = run.make_run
+
+    def recording(*args, **kwargs):
+        made = make(*args, **kwargs)
+        update = made.algorithm.update
+        made.algorithm.update = lambda b, lr_scale: (scales.append((made.env_steps, lr_scale)), update(b, lr_scale))[1]
+        return made
+
+    monkeypatch.setattr(loop, "make_run", recording)
+    train(tiny(tmp_path, lr_decay=True))
+    assert len(scales) == int((600 - 90) * 0.25)
+    assert scales[-1][1] == 0.0
+    for step, scale in scales:
+        assert scale == pytest.approx(1 - step / 600)
+
+
 def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path):
     whole = train(tiny(tmp_path))
     first = train(tiny(tmp_path, total_env_steps=300))

@@ -39,7 +39,8 @@ class MujocoCpuSim:
         self._ctrl = self._view("ctrl")
         # Outputs hold nothing until the first call after they are bound, so they are bound before any.
         self._sensordata = self._view("sensordata")
-        self._warnings_seen = self._batch.warning[..., 0].copy()
+        self._start_row = self._batch.state[0].copy()
+        self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
 
     def sensor(self, name: str) -> Tensor:
         sensor = self.model.sensor(name)
@@ -59,7 +60,8 @@ class MujocoCpuSim:
 
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         ids = worlds.numpy()
-        self._batch.reset(ids, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        self._batch.state[ids] = self._start_row
+        self._batch.warning[ids] = 0
         self.qpos[worlds] = qpos.to(self.qpos.dtype)
         self.qvel[worlds] = qvel.to(self.qvel.dtype)
         self._ctrl[worlds] = self.joint_pos[worlds]
@@ -101,14 +103,13 @@ class MujocoCpuSim:
             return torch.from_numpy(self._batch.bind(name))
 
     def _call(self, function, *args, **kwargs) -> None:
-        """Call into the batch; a failure or a new warning of any world becomes an EnvError."""
+        """Call into the batch; a world that fails or warns becomes an EnvError, until it starts afresh."""
         try:
             function(*args, **kwargs)
         except SimulationError as error:
             raise EnvError(f"physics failed in env {int(error.ids[0])}: {error}") from error
-        counts = self._batch.warning[..., 0]
-        if np.any(counts > self._warnings_seen):
-            world, kind = (int(i[0]) for i in np.nonzero(counts > self._warnings_seen))
+        if self._warning_counts.any():
+            world, kind = (int(i[0]) for i in np.nonzero(self._warning_counts))
             raise EnvError(f"physics of env {world} is not to be trusted: MuJoCo {mujoco.mjtWarning(kind).name}")
 
 
