@@ -11,7 +11,7 @@ Choices that official codes make differently, made explicit here:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -125,10 +125,8 @@ class SAC:
         self.log_volume = self._log_volume(action_half_range)
         self.generator = torch.Generator(device).manual_seed(seed)
 
-        self._actor_params, self._critic_params = list(self.policy.parameters()), list(self.critic.parameters())
-        self._target_params = list(self.critic_target.parameters())
-        self.actor_optimizer = torch.optim.Adam(self._actor_params, lr=config.learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self._critic_params, lr=config.learning_rate, fused=True)
+        self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.learning_rate, fused=True)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.learning_rate, fused=True)
 
     @torch.no_grad()
@@ -152,7 +150,7 @@ class SAC:
 
         action, log_prob = self._sample(obs)
         loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        _step(self.alpha_optimizer, loss_alpha, [self.log_alpha], lr)
+        _step(self.alpha_optimizer, loss_alpha, lr)
 
         with torch.no_grad():
             next_action, next_log_prob = self._sample(next_obs)
@@ -160,20 +158,19 @@ class SAC:
             target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, self.config.gamma)
         q = self.critic(obs, batch.action)
         loss_critic = critic_loss(q, target)
-        _step(self.critic_optimizer, loss_critic, self._critic_params, lr)
+        _step(self.critic_optimizer, loss_critic, lr)
 
-        loss_actor = actor_loss(self.critic(obs, action), log_prob, alpha)
-        _step(self.actor_optimizer, loss_actor, self._actor_params, lr)
+        loss_actor = actor_loss(self.critic(obs, action, frozen=True), log_prob, alpha)
+        _step(self.actor_optimizer, loss_actor, lr)
 
         with torch.no_grad():
-            for slow, fast in zip(self._target_params, self._critic_params, strict=True):
-                slow.lerp_(fast, self.config.tau)
+            self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
             values = (loss_critic, loss_actor, loss_alpha, alpha, -log_prob.mean(), q.mean())
         return {name: value.detach() for name, value in zip(self.metrics, values, strict=True)}
 
     def actor(self) -> nn.Module:
         """The deterministic policy for export: normalised obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""
-        return self.policy
+        return self.policy.deterministic()
 
     def state_dict(self) -> dict[str, Tensor]:
         return pack(self._parts())
@@ -207,9 +204,8 @@ class SAC:
         }
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, params: Sequence[Tensor], lr: float) -> None:
-    # `inputs` keeps autograd from also computing gradients of the critics' weights in the actor loss.
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
     optimizer.param_groups[0]["lr"] = lr
     optimizer.zero_grad()
-    loss.backward(inputs=params)
+    loss.backward()
     optimizer.step()

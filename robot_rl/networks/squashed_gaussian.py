@@ -9,28 +9,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_rl.networks.mlp import Activation, mlp
+from robot_rl.networks.mlp import Activation, MLPStack
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class SquashedGaussianActor(nn.Module):
-    """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean), which is what is exported."""
+    """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean)."""
 
     def __init__(
         self, obs_dim: int, action_dim: int, hidden: Sequence[int] = (256, 256), activation: Activation = "relu"
     ) -> None:
         super().__init__()
-        self.body = mlp(obs_dim, hidden, 2 * action_dim, activation)
+        self.action_dim = action_dim
+        self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return torch.tanh(self.body(obs).chunk(2, dim=-1)[0])
+        return torch.tanh(self.body(obs)[0, :, : self.action_dim])
 
     def sample(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Reparameterised action (n, action_dim) and its log-density (n,), measured in [-1, 1] units."""
-        mean, log_std = self.body(obs).chunk(2, dim=-1)
+        mean, log_std = self.body(obs)[0].chunk(2, dim=-1)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return squash(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)
+
+    def deterministic(self) -> nn.Sequential:
+        """`forward` as ordinary layers, with copies of the weights: for export."""
+        return nn.Sequential(*self.body.sequential(0, slice(0, self.action_dim)), nn.Tanh())
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

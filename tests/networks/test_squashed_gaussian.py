@@ -40,7 +40,8 @@ def test_saturated_actions_keep_exact_finite_log_prob_and_gradient(u):
 def test_actor_forward_is_tanh_of_the_mean_and_samples_are_reproducible():
     actor = SquashedGaussianActor(4, 2, (8,))
     obs = torch.randn(5, 4)
-    torch.testing.assert_close(actor(obs), torch.tanh(actor.body(obs)[:, :2]))
+    torch.testing.assert_close(actor(obs), torch.tanh(actor.body(obs)[0, :, :2]))
+    torch.testing.assert_close(actor.deterministic()(obs), actor(obs))
     first, second = (actor.sample(obs, torch.Generator().manual_seed(3))[0] for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, actor.sample(obs, torch.Generator().manual_seed(4))[0])
@@ -50,8 +51,9 @@ def test_actor_forward_is_tanh_of_the_mean_and_samples_are_reproducible():
 def test_log_std_is_clamped(bias, limit):
     actor = SquashedGaussianActor(1, 1, ())
     with torch.no_grad():
-        actor.body[0].weight.zero_()
-        actor.body[0].bias.copy_(torch.tensor([0.0, bias]))
+        ((weight, offset),) = actor.body.layers(actor.body.flat)
+        weight.zero_()
+        offset.copy_(torch.tensor([0.0, bias]))
     obs, generator = torch.zeros(1, 1), torch.Generator().manual_seed(0)
     noise = torch.randn((1, 1), generator=torch.Generator().manual_seed(0))
     action, log_prob = actor.sample(obs, generator)

@@ -1,0 +1,83 @@
+"""The hand-written gradients against autograd through ordinary layers, and against finite differences."""
+
+import pytest
+import torch
+from torch import nn
+
+from robot_rl.networks.mlp import ACTIVATIONS, MLPStack
+
+
+def plain(stack: MLPStack, index: int) -> nn.Sequential:
+    """The same network from torch's own layers, built here from the flat vector by its documented layout."""
+    modules: list[nn.Module] = []
+    offset = 0
+    for n, i, o in stack.shapes[::2]:
+        weights = stack.flat.detach()[offset : offset + n * i * o].view(n, i, o)
+        biases = stack.flat.detach()[offset + n * i * o : offset + n * i * o + n * o].view(n, o)
+        offset += n * i * o + n * o
+        linear = nn.Linear(i, o, dtype=stack.flat.dtype)
+        linear.load_state_dict({"weight": weights[index].T, "bias": biases[index]})
+        modules += [linear, ACTIVATIONS[stack.activation]()]
+    return nn.Sequential(*modules[:-1])
+
+
+@pytest.mark.parametrize("hidden", [(), (16,), (16, 8)])
+@pytest.mark.parametrize("out_dim", [1, 3])
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_values_and_gradients_equal_those_of_ordinary_layers(activation, n, out_dim, hidden):
+    torch.manual_seed(0)
+    stack = MLPStack(n, 7, hidden, out_dim, activation).double()
+    x = torch.randn(10, 4, dtype=torch.float64)
+    then = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(n, 10, out_dim, dtype=torch.float64)
+    out = stack(x, then)
+    assert out.shape == (n, 10, out_dim)
+    (out * weights).sum().backward()
+    then_gradient = torch.zeros_like(then)
+    for index in range(n):
+        network, same_then = plain(stack, index), then.detach().clone().requires_grad_()
+        expected = network(torch.cat((x, same_then), -1))
+        torch.testing.assert_close(out[index], expected)
+        (expected * weights[index]).sum().backward()
+        then_gradient += same_then.grad
+        linears = [m for m in network if isinstance(m, nn.Linear)]
+        for (weight, bias), linear in zip(stack.layers(stack.flat.grad), linears, strict=True):
+            torch.testing.assert_close(weight[index].T, linear.weight.grad)
+            torch.testing.assert_close(bias[index, 0], linear.bias.grad)
+    torch.testing.assert_close(then.grad, then_gradient)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_equal_finite_differences(activation):
+    torch.manual_seed(1)
+    stack = MLPStack(2, 5, (6, 4), 2, activation).double()
+    x, then = torch.randn(3, 3, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+
+    def function(flat, then):
+        return torch.func.functional_call(stack, {"flat": flat}, (x, then))
+
+    assert torch.autograd.gradcheck(function, (stack.flat.detach().clone().requires_grad_(), then))
+
+
+def test_frozen_parameters_get_no_gradient_and_the_input_the_same():
+    stack = MLPStack(2, 5, (8,), 1)
+    x, then = torch.randn(4, 3), torch.randn(4, 2, requires_grad=True)
+    (trained,) = torch.autograd.grad(stack(x, then).sum(), then)
+    stack(x, then, frozen=True).sum().backward()
+    assert stack.flat.grad is None
+    torch.testing.assert_close(then.grad, trained)
+
+
+def test_members_start_different_and_within_the_bound_of_linear_layers():
+    weight = MLPStack(2, 64, (32,), 1).layers(MLPStack(2, 64, (32,), 1).flat)[0][0]
+    assert not torch.equal(weight[0], weight[1])
+    assert 0.9 / 8 < weight.abs().max() <= 1 / 8
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_one_network_with_some_outputs_as_ordinary_layers(activation):
+    stack, x = MLPStack(3, 5, (8, 6), 4, activation), torch.randn(7, 5)
+    network = stack.sequential(1, slice(1, 3))
+    torch.testing.assert_close(network(x), stack(x)[1, :, 1:3])
+    assert not any(p.data_ptr() == stack.flat.data_ptr() for p in network.parameters())
