@@ -72,20 +72,23 @@ class SACConfig:
 
 
 def critic_target(
-    reward: Tensor, ended: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor, gamma: float
+    reward: Tensor, ended: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor, discount: float | Tensor
 ) -> Tensor:
-    """Eq. 2-3: y (batch,) = r + γ (1 - ended) (min_j Q'_j(s', a') - α log π(a'|s')), with next_q (n_critics, batch)."""
-    return reward + gamma * (1 - ended) * (next_q.amin(0) - alpha * next_log_prob)
+    """Eq. 2-3: y (batch,) = r + γ (1 - ended) (min_j Q'_j(s', a') - α log π(a'|s')), with next_q (n_critics, batch) and
+    γ the discount, one for all or (batch,)."""
+    return reward + discount * (1 - ended) * (next_q.amin(0) - alpha * next_log_prob)
 
 
-def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Eq. 5, summed over the critics: ½ Σ_j mean (Q_j - y)², with q (n_critics, batch)."""
-    return 0.5 * (q - target).square().mean(-1).sum()
+def critic_loss(q: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Eq. 5, summed over the critics: ½ Σ_j mean w (Q_j - y)², with q (n_critics, batch) and w (batch,) or 1."""
+    error = (q - target).square()
+    return 0.5 * (error if weight is None else weight * error).mean(-1).sum()
 
 
-def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
-    """Eq. 9: mean(α log π(a|s) - min_j Q_j(s, a)), a reparameterised."""
-    return (alpha * log_prob - q.amin(0)).mean()
+def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Eq. 9: mean w (α log π(a|s) - min_j Q_j(s, a)), a reparameterised, w (batch,) or 1."""
+    loss = alpha * log_prob - q.amin(0)
+    return (loss if weight is None else weight * loss).mean()
 
 
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
@@ -146,6 +149,7 @@ class SAC:
         lr = self.config.learning_rate * lr_scale
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
+        discount = self.config.gamma if batch.discount is None else batch.discount
         alpha = self.log_alpha.detach().exp()
 
         action, log_prob = self._sample(obs)
@@ -155,12 +159,12 @@ class SAC:
         with torch.no_grad():
             next_action, next_log_prob = self._sample(next_obs)
             next_q = self.critic_target(next_obs, next_action)
-            target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, self.config.gamma)
+            target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, discount)
         q = self.critic(obs, batch.action)
-        loss_critic = critic_loss(q, target)
+        loss_critic = critic_loss(q, target, batch.weight)
         _step(self.critic_optimizer, loss_critic, lr)
 
-        loss_actor = actor_loss(self.critic(obs, action, frozen=True), log_prob, alpha)
+        loss_actor = actor_loss(self.critic(obs, action, frozen=True), log_prob, alpha, batch.weight)
         _step(self.actor_optimizer, loss_actor, lr)
 
         with torch.no_grad():

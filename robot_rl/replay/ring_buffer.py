@@ -14,7 +14,11 @@ from robot_rl.errors import CheckpointError, ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Transitions (obs, action) -> (reward, next_obs). All float32 on one device; flags are 0 or 1."""
+    """Transitions (obs, action) -> (reward, next_obs). All float32 on one device; flags are 0 or 1.
+
+    With n-step returns a row spans k <= n steps: `reward` is the sum of γ^i r_i over them, next_obs and the flags are
+    those of the last of them, and `discount` is γ^k.
+    """
 
     obs: Tensor
     """(batch, obs_dim)."""
@@ -28,6 +32,12 @@ class Batch:
     """(batch,): the clock ended the episode; next_obs is the true last observation."""
     next_obs: Tensor
     """(batch, obs_dim) before any reset."""
+    discount: Tensor | None = None
+    """(batch,): factor on the value of next_obs; None: the algorithm's own gamma, a single step."""
+    weight: Tensor | None = None
+    """(batch,): factor on each sample's loss; None: 1."""
+    demonstration: Tensor | None = None
+    """(batch,): 1 where the row was demonstrated; None: nowhere."""
 
 
 class RingBuffer:

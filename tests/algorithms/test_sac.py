@@ -1,6 +1,7 @@
 """SAC against independent truths: Stable-Baselines3 on the same weights, batch and noise, and sums done by hand."""
 
 import math
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -125,6 +126,50 @@ def test_losses_by_hand():
     q = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     assert critic_loss(q, torch.tensor([1.0, 1.0])).item() == pytest.approx(0.5 * ((0 + 1) / 2 + (4 + 1) / 2))
     assert actor_loss(q, torch.tensor([2.0, 4.0]), alpha).item() == pytest.approx(((1 - 1) + (2 - 0)) / 2)
+
+
+def test_discount_and_weight_per_sample_by_hand():
+    alpha, weight = torch.tensor(0.5), torch.tensor([2.0, 0.5])
+    next_q = torch.tensor([[1.0, 4.0], [2.0, 3.0]])
+    target = critic_target(
+        torch.tensor([1.0, 1.0]), torch.zeros(2), next_q, torch.tensor([1.0, 2.0]), alpha, torch.tensor([0.9, 0.81])
+    )
+    torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (1.0 - 0.5), 1 + 0.81 * (3.0 - 1.0)]))
+    q = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    errors = 0.5 * ((2.0 * 0 + 0.5 * 1) / 2 + (2.0 * 4 + 0.5 * 1) / 2)
+    assert critic_loss(q, torch.tensor([1.0, 1.0]), weight).item() == pytest.approx(errors)
+    losses = (2.0 * (0.5 * 2.0 - 1.0) + 0.5 * (0.5 * 4.0 - 0.0)) / 2
+    assert actor_loss(q, torch.tensor([2.0, 4.0]), alpha, weight).item() == pytest.approx(losses)
+
+
+def test_update_takes_discount_and_weight_from_the_batch():
+    """Discount γ and weight 1 in the batch change nothing; discount 0 makes the next observation irrelevant, and rows
+    of weight 0 teach neither critics nor actor anything."""
+
+    def after(batch: Batch) -> dict[str, torch.Tensor]:
+        sac = SAC(SACConfig(actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT)
+        sac.update(batch)
+        names = ("actor.", "critic.", "critic_target.", "log_alpha")
+        return {k: v.clone() for k, v in sac.state_dict().items() if k.startswith(names)}
+
+    def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(one[k], two[k]) for k in one)
+
+    batch = make_batch()
+    plain = after(batch)
+    assert same(plain, after(replace(batch, discount=torch.full((BATCH,), 0.99), weight=torch.ones(BATCH))))
+    blind = replace(batch, discount=torch.zeros(BATCH))
+    assert same(after(blind), after(replace(blind, next_obs=batch.next_obs + 1)))
+    assert not same(plain, after(replace(batch, next_obs=batch.next_obs + 1)))
+    unweighted = torch.ones(BATCH)
+    unweighted[3] = 0
+    altered = batch.reward.clone()
+    altered[3] += 100
+    assert same(after(replace(batch, weight=unweighted)), after(replace(batch, weight=unweighted, reward=altered)))
+    assert not same(plain, after(replace(batch, reward=altered)))
+    fresh = SAC(SACConfig(actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT).state_dict()
+    ignored = after(replace(batch, weight=torch.zeros(BATCH)))
+    assert all(torch.equal(ignored[k], fresh[k]) for k in ignored if k.startswith(("actor.", "critic.")))
 
 
 def test_temperature_gradient_and_first_step_by_hand():

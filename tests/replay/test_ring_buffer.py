@@ -48,8 +48,11 @@ def test_sample_keeps_fields_of_a_transition_together_and_covers_all():
     ids = batch.obs[:, 0].long()
     assert set(ids.tolist()) == set(range(20, 70))
     expected = transitions(ids)
-    for name in Batch.__slots__:
+    for name in ("obs", "action", "reward", "terminated", "truncated", "next_obs"):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name).float())
+    assert batch.discount is None
+    assert batch.weight is None
+    assert batch.demonstration is None
 
 
 def test_state_restores_contents_pointer_and_random_stream():
