@@ -51,6 +51,10 @@ class SACConfig:
     """Non-linearity of all networks."""
     n_critics: int = 2
     """Critics whose minimum is taken."""
+    critic_layer_norm: bool = False
+    """Normalise each hidden layer of the critics before its activation: bounds what they extrapolate (RLPD)."""
+    actor_layer_norm: bool = False
+    """The same in the actor."""
     initial_alpha: float = 1.0
     """Temperature at the start."""
     target_entropy: float | None = None
@@ -119,13 +123,22 @@ class SAC:
         self.normalizer = make_normalizer(config.normalize_obs, obs_dim).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.policy = SquashedGaussianActor(obs_dim, action_dim, config.actor_hidden, config.activation).to(device)
-            critic = CriticEnsemble(obs_dim, action_dim, config.critic_hidden, config.activation, config.n_critics)
+            self.policy = SquashedGaussianActor(
+                obs_dim, action_dim, config.actor_hidden, config.activation, layer_norm=config.actor_layer_norm
+            ).to(device)
+            critic = CriticEnsemble(
+                obs_dim,
+                action_dim,
+                config.critic_hidden,
+                config.activation,
+                config.n_critics,
+                config.critic_layer_norm,
+            )
         self.critic = critic.to(device)
         self.critic_target = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(math.log(config.initial_alpha), device=device, requires_grad=True)
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
-        self.log_volume = self._log_volume(action_half_range)
+        self.log_volume = log_volume(config.entropy_units, action_half_range)
         self.generator = torch.Generator(device).manual_seed(seed)
 
         self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
@@ -154,7 +167,7 @@ class SAC:
 
         action, log_prob = self._sample(obs)
         loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        _step(self.alpha_optimizer, loss_alpha, lr)
+        gradient_step(self.alpha_optimizer, loss_alpha, lr)
 
         with torch.no_grad():
             next_action, next_log_prob = self._sample(next_obs)
@@ -162,10 +175,10 @@ class SAC:
             target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, discount)
         q = self.critic(obs, batch.action)
         loss_critic = critic_loss(q, target, batch.weight)
-        _step(self.critic_optimizer, loss_critic, lr)
+        gradient_step(self.critic_optimizer, loss_critic, lr)
 
         loss_actor = actor_loss(self.critic(obs, action, frozen=True), log_prob, alpha, batch.weight)
-        _step(self.actor_optimizer, loss_actor, lr)
+        gradient_step(self.actor_optimizer, loss_actor, lr)
 
         with torch.no_grad():
             self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
@@ -186,14 +199,6 @@ class SAC:
         action, log_prob = self.policy.sample(obs, self.generator)
         return action, log_prob - self.log_volume
 
-    def _log_volume(self, action_half_range: Tensor | None) -> float:
-        """What to subtract from log π in [-1, 1] to have it in `entropy_units`: Σ log(half-range)."""
-        if self.config.entropy_units == "normalized":
-            return 0.0
-        if action_half_range is None:
-            raise ConfigError("entropy_units='environment' needs an environment that states its action_half_range")
-        return float(action_half_range.log().sum())
-
     def _parts(self) -> dict[str, Part]:
         return {
             "normalizer": self.normalizer,
@@ -208,7 +213,17 @@ class SAC:
         }
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
+def log_volume(units: EntropyUnits, action_half_range: Tensor | None) -> float:
+    """What to subtract from log π in [-1, 1] to have it in `units`: Σ log(half-range), or nothing."""
+    if units == "normalized":
+        return 0.0
+    if action_half_range is None:
+        raise ConfigError("entropy_units='environment' needs an environment that states its action_half_range")
+    return float(action_half_range.log().sum())
+
+
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
+    """One step of size `lr` down the gradient of the loss."""
     optimizer.param_groups[0]["lr"] = lr
     optimizer.zero_grad()
     loss.backward()

@@ -1,10 +1,11 @@
-"""Ensemble of Q networks, evaluated together."""
+"""Ensembles of Q networks, evaluated together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from robot_rl.networks.mlp import Activation, MLPStack
 
@@ -19,9 +20,32 @@ class CriticEnsemble(MLPStack):
         hidden: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         n_critics: int = 2,
+        layer_norm: bool = False,
     ) -> None:
-        super().__init__(n_critics, obs_dim + action_dim, hidden, 1, activation)
+        super().__init__(n_critics, obs_dim + action_dim, hidden, 1, activation, layer_norm)
 
     def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:  # type: ignore[override]
         """Gradients flow to the action, and to the parameters unless `frozen`."""
         return super().forward(obs, action, frozen).squeeze(-1)
+
+
+class GaussianCriticEnsemble(MLPStack):
+    """(obs, action) -> mean Q and standard deviation σ > 0 of the return, (n_critics, batch) each."""
+
+    def __init__(
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: Activation = "relu",
+        n_critics: int = 2,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__(n_critics, obs_dim + action_dim, hidden, 2, activation)
+
+    def forward(  # type: ignore[override]
+        self, obs: Tensor, action: Tensor, frozen: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients flow to the action, and to the parameters unless `frozen`."""
+        mean, raw = super().forward(obs, action, frozen).unbind(-1)
+        return mean, F.softplus(raw)

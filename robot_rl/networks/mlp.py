@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
+EPSILON = 1e-5
+"""Of the layer normalisation."""
+
 _aten = torch.ops.aten
 # (function, derivative (gradient, saved) -> gradient, whether "saved" is the output; the function then overwrites).
 _RULES: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor], bool]] = {
@@ -38,31 +42,58 @@ _RULES: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Ten
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Views of one layer's parameters, or of their gradients, for n networks."""
+
+    weight: Tensor
+    """(n, in, out)."""
+    bias: Tensor
+    """(n, 1, out)."""
+    scale: Tensor | None = None
+    """(n, 1, out) of the layer normalisation, where there is one."""
+    shift: Tensor | None = None
+
+
 class MLPStack(nn.Module):
-    """n networks of one shape, linear layers with an activation after each but the last.
+    """n networks of one shape: linear layers with an activation after each but the last, and optionally a layer
+    normalisation before each activation.
 
     All parameters are one vector, `flat`, so that an optimiser's step and a Polyak average are one operation each.
     """
 
     def __init__(
-        self, n: int, in_dim: int, hidden: Sequence[int], out_dim: int, activation: Activation = "relu"
+        self,
+        n: int,
+        in_dim: int,
+        hidden: Sequence[int],
+        out_dim: int,
+        activation: Activation = "relu",
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.n = n
         self.activation: Activation = activation
-        self.shapes = [shape for i, o in pairwise((in_dim, *hidden, out_dim)) for shape in ((n, i, o), (n, 1, o))]
-        self.flat = nn.Parameter(torch.empty(sum(map(math.prod, self.shapes))))
+        sizes = (in_dim, *hidden, out_dim)
+        self.shapes: list[tuple[tuple[int, ...], ...]] = []
+        for depth, (i, o) in enumerate(pairwise(sizes)):
+            norm = ((n, 1, o), (n, 1, o)) if layer_norm and depth < len(hidden) else ()
+            self.shapes.append(((n, i, o), (n, 1, o), *norm))
+        self._sizes = [math.prod(shape) for shapes in self.shapes for shape in shapes]
+        self.flat = nn.Parameter(torch.empty(sum(self._sizes)))
         with torch.no_grad():
-            for weight, bias in self.layers(self.flat):
-                bound = 1 / math.sqrt(weight.shape[1])  # as nn.Linear does
-                weight.uniform_(-bound, bound)
-                bias.uniform_(-bound, bound)
+            for layer in self.layers(self.flat):
+                bound = 1 / math.sqrt(layer.weight.shape[1])  # as nn.Linear does
+                layer.weight.uniform_(-bound, bound)
+                layer.bias.uniform_(-bound, bound)
+                if layer.scale is not None and layer.shift is not None:
+                    layer.scale.fill_(1.0)
+                    layer.shift.zero_()
 
-    def layers(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Views of a vector laid out as `flat`: weight (n, in, out) and bias (n, 1, out) of each layer."""
-        parts = flat.split([math.prod(shape) for shape in self.shapes])
-        views = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-        return list(zip(views[::2], views[1::2], strict=True))
+    def layers(self, flat: Tensor) -> list[Layer]:
+        """Views of a vector laid out as `flat`."""
+        parts = iter(flat.split(self._sizes))
+        return [Layer(*(next(parts).view(shape) for shape in shapes)) for shapes in self.shapes]
 
     def forward(self, x: Tensor, then: Tensor | None = None, frozen: bool = False) -> Tensor:
         """x (batch, in_dim) -> (n, batch, out_dim). Gradients flow to the parameters unless `frozen`, and never to x.
@@ -75,12 +106,17 @@ class MLPStack(nn.Module):
         """One of the networks, cut down to some of its outputs, as ordinary layers with copies of the weights."""
         modules: list[nn.Module] = []
         layers = self.layers(self.flat.detach())
-        for depth, (weights, biases) in enumerate(layers):
+        for depth, layer in enumerate(layers):
             columns = outputs if depth == len(layers) - 1 else slice(None)
-            weight, bias = weights[index, :, columns], biases[index, 0, columns]
+            weight, bias = layer.weight[index, :, columns], layer.bias[index, 0, columns]
             linear = nn.Linear(weight.shape[0], weight.shape[1], device=weight.device, dtype=weight.dtype)
             linear.load_state_dict({"weight": weight.T, "bias": bias})
-            modules += [linear, ACTIVATIONS[self.activation]()]
+            modules.append(linear)
+            if layer.scale is not None and layer.shift is not None:
+                norm = nn.LayerNorm(weight.shape[1], EPSILON, device=weight.device, dtype=weight.dtype)
+                norm.load_state_dict({"weight": layer.scale[index, 0], "bias": layer.shift[index, 0]})
+                modules.append(norm)
+            modules.append(ACTIVATIONS[self.activation]())
         return nn.Sequential(*modules[:-1])
 
 
@@ -89,17 +125,24 @@ class _Forward(torch.autograd.Function):
     def forward(ctx: Any, flat: Tensor, x: Tensor, then: Tensor | None, stack: MLPStack) -> Tensor:
         x = x if then is None else torch.cat((x, then), dim=-1)
         function, _, keeps_output = _RULES[stack.activation]
-        *hidden, (weight, bias) = stack.layers(flat)
+        *hidden, last = stack.layers(flat)
         h = x.expand(stack.n, -1, -1)
-        inputs, kept = [h], []
-        for w, b in hidden:
-            z = torch.baddbmm(b, h, w)
+        inputs, kept, norms = [h], [], []
+        for layer in hidden:
+            z = torch.baddbmm(layer.bias, h, layer.weight)
+            if layer.scale is not None and layer.shift is not None:
+                normed, mean, rstd = _aten.native_layer_norm(z, z.shape[-1:], None, None, EPSILON)
+                norms += [z, normed, mean, rstd]
+                z = torch.addcmul(layer.shift, normed, layer.scale)
             h = function(z)
             inputs.append(h)
             kept.append(h if keeps_output else z)
-        ctx.save_for_backward(flat, *inputs, *kept)
+        ctx.save_for_backward(flat, *inputs, *kept, *norms)
         ctx.stack, ctx.then_dim = stack, 0 if then is None else then.shape[-1]
-        return _column(h, weight, bias) if weight.shape[-1] == 1 else torch.baddbmm(bias, h, weight)
+        if last.weight.shape[-1] == 1:
+            # A product and a sum are several times faster than a batched matrix product with one column.
+            return (h * last.weight.mT).sum(-1, keepdim=True) + last.bias
+        return torch.baddbmm(last.bias, h, last.weight)
 
     @staticmethod
     @once_differentiable
@@ -107,25 +150,31 @@ class _Forward(torch.autograd.Function):
         flat, *saved = ctx.saved_tensors
         stack: MLPStack = ctx.stack
         layers = stack.layers(flat)
-        inputs, kept = saved[: len(layers)], saved[len(layers) :]
+        depths = len(layers)
+        inputs, kept, norms = saved[:depths], saved[depths : 2 * depths - 1], saved[2 * depths - 1 :]
         derivative = _RULES[stack.activation][1]
         flat_gradient = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
         gradients = stack.layers(flat_gradient) if flat_gradient is not None else None
         g = gradient
-        for depth in range(len(layers) - 1, -1, -1):
+        for depth in range(depths - 1, -1, -1):
+            weight = layers[depth].weight
             if gradients is not None:
-                torch.bmm(inputs[depth].mT, g, out=gradients[depth][0])
-                torch.sum(g, dim=1, keepdim=True, out=gradients[depth][1])
-            weight = layers[depth][0]
-            if depth > 0:
-                back = g * weight.mT if weight.shape[-1] == 1 else torch.bmm(g, weight.mT)
-                g = derivative(back, kept[depth - 1])
+                torch.bmm(inputs[depth].mT, g, out=gradients[depth].weight)
+                torch.sum(g, dim=1, keepdim=True, out=gradients[depth].bias)
+            if depth == 0:
+                break
+            g = g * weight.mT if weight.shape[-1] == 1 else torch.bmm(g, weight.mT)
+            g = derivative(g, kept[depth - 1])
+            scale = layers[depth - 1].scale
+            if scale is not None:
+                z, normed, mean, rstd = norms[4 * (depth - 1) : 4 * depth]
+                if gradients is not None:
+                    torch.sum(g * normed, dim=1, keepdim=True, out=gradients[depth - 1].scale)
+                    torch.sum(g, dim=1, keepdim=True, out=gradients[depth - 1].shift)
+                g = _aten.native_layer_norm_backward(
+                    g * scale, z, z.shape[-1:], mean, rstd, None, None, [True, False, False]
+                )[0]
         then_gradient = None
         if ctx.needs_input_grad[2]:
-            then_gradient = torch.bmm(g, layers[0][0][:, -ctx.then_dim :].mT).sum(0)
+            then_gradient = torch.bmm(g, layers[0].weight[:, -ctx.then_dim :].mT).sum(0)
         return flat_gradient, None, then_gradient, None
-
-
-def _column(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A layer with one output: a product and a sum are several times faster than a batched matrix product."""
-    return (h * weight.mT).sum(-1, keepdim=True) + bias

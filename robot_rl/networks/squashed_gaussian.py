@@ -15,14 +15,24 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 class SquashedGaussianActor(nn.Module):
-    """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean)."""
+    """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean).
+
+    `log_std_bounds` are those of the Gaussian's log standard deviation.
+    """
 
     def __init__(
-        self, obs_dim: int, action_dim: int, hidden: Sequence[int] = (256, 256), activation: Activation = "relu"
+        self,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: Activation = "relu",
+        log_std_bounds: tuple[float, float] = (LOG_STD_MIN, LOG_STD_MAX),
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.action_dim = action_dim
-        self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation)
+        self.log_std_bounds = log_std_bounds
+        self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation, layer_norm)
 
     def forward(self, obs: Tensor) -> Tensor:
         return torch.tanh(self.body(obs)[0, :, : self.action_dim])
@@ -31,7 +41,7 @@ class SquashedGaussianActor(nn.Module):
         """Reparameterised action (n, action_dim) and its log-density (n,), measured in [-1, 1] units."""
         mean, log_std = self.body(obs)[0].chunk(2, dim=-1)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return squash(mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), noise)
+        return squash(mean, log_std.clamp(*self.log_std_bounds), noise)
 
     def deterministic(self) -> nn.Sequential:
         """`forward` as ordinary layers, with copies of the weights: for export."""

@@ -100,9 +100,9 @@ def test_updates_equal_stable_baselines3_on_the_same_weights_batches_and_noise(m
 
 def copy_weights(theirs, ours: SAC) -> None:
     def fill(layers, index: int, linears) -> None:
-        for (weight, bias), linear in zip(layers, linears, strict=True):
-            weight[index].copy_(linear.weight.T)
-            bias[index, 0].copy_(linear.bias)
+        for layer, linear in zip(layers, linears, strict=True):
+            layer.weight[index].copy_(linear.weight.T)
+            layer.bias[index, 0].copy_(linear.bias)
 
     linear = [m for m in theirs.actor.latent_pi if isinstance(m, torch.nn.Linear)]
     mean, log_std = theirs.actor.mu, theirs.actor.log_std

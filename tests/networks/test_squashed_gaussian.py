@@ -51,9 +51,9 @@ def test_actor_forward_is_tanh_of_the_mean_and_samples_are_reproducible():
 def test_log_std_is_clamped(bias, limit):
     actor = SquashedGaussianActor(1, 1, ())
     with torch.no_grad():
-        ((weight, offset),) = actor.body.layers(actor.body.flat)
-        weight.zero_()
-        offset.copy_(torch.tensor([0.0, bias]))
+        (layer,) = actor.body.layers(actor.body.flat)
+        layer.weight.zero_()
+        layer.bias.copy_(torch.tensor([0.0, bias]))
     obs, generator = torch.zeros(1, 1), torch.Generator().manual_seed(0)
     noise = torch.randn((1, 1), generator=torch.Generator().manual_seed(0))
     action, log_prob = actor.sample(obs, generator)
