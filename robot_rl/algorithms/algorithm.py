@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from robot_rl.algorithms.arsq import ARSQ, ARSQConfig
 from robot_rl.algorithms.sac import SAC, SACConfig
 from robot_rl.errors import ConfigError
 from robot_rl.replay.ring_buffer import Batch
 
-AlgorithmConfig = SACConfig
+AlgorithmConfig = SACConfig | ARSQConfig
 """Union of the configuration types in ALGORITHMS."""
 
 
@@ -78,6 +79,7 @@ class AlgorithmEntry:
 
 ALGORITHMS: dict[str, AlgorithmEntry] = {
     "sac": AlgorithmEntry(SACConfig, SAC, "Soft Actor-Critic with automatic temperature (arXiv 1812.05905)"),
+    "arsq": AlgorithmEntry(ARSQConfig, ARSQ, "Auto-regressive soft Q-learning, for mixed data (arXiv 2502.00288)"),
 }
 
 
