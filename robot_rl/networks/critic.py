@@ -41,7 +41,7 @@ class GaussianCriticEnsemble(MLPStack):
         n_critics: int = 2,
         layer_norm: bool = False,
     ) -> None:
-        super().__init__(n_critics, obs_dim + action_dim, hidden, 2, activation)
+        super().__init__(n_critics, obs_dim + action_dim, hidden, 2, activation, layer_norm)
 
     def forward(  # type: ignore[override]
         self, obs: Tensor, action: Tensor, frozen: bool = False
