@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.algorithms.arsq import ARSQ, ARSQConfig
+from robot_rl.algorithms.dsact import DSACT, DSACTConfig
 from robot_rl.algorithms.sac import SAC, SACConfig
 from robot_rl.errors import ConfigError
 from robot_rl.replay.ring_buffer import Batch
 
-AlgorithmConfig = SACConfig | ARSQConfig
+AlgorithmConfig = SACConfig | DSACTConfig | ARSQConfig
 """Union of the configuration types in ALGORITHMS."""
 
 
@@ -79,6 +80,7 @@ class AlgorithmEntry:
 
 ALGORITHMS: dict[str, AlgorithmEntry] = {
     "sac": AlgorithmEntry(SACConfig, SAC, "Soft Actor-Critic with automatic temperature (arXiv 1812.05905)"),
+    "dsact": AlgorithmEntry(DSACTConfig, DSACT, "DSAC-T: soft actor-critic with Gaussian returns (arXiv 2310.05858)"),
     "arsq": AlgorithmEntry(ARSQConfig, ARSQ, "Auto-regressive soft Q-learning, for mixed data (arXiv 2502.00288)"),
 }
 

@@ -1,6 +1,6 @@
-"""DSAC-T, distributional soft actor-critic with three refinements (Duan et al. 2023, "Distributional Soft Actor-Critic
-with Three Refinements", arXiv 2310.05858). Each critic gives the mean Q and the standard deviation σ of a Gaussian
-return; Q learns from a target without sampling noise, σ from a sampled one, both with steps scaled to the return's size.
+"""DSAC-T (Duan et al. 2023, "Distributional Soft Actor-Critic with Three Refinements", arXiv 2310.05858). Each critic
+gives the mean Q and the standard deviation σ of a Gaussian return; Q learns from a target without sampling noise, σ from
+a sampled one, both with steps scaled to the return's size.
 
 The actor and temperature losses are SAC's. Choices that official codes make differently, made explicit here:
 - critic loss: form A (the authors' 2024 code) or form B (their 2025 code), see `critic_loss_a` and `critic_loss_b`;
@@ -42,11 +42,11 @@ CriticLoss = Literal["A", "B"]
 
 LOG_STD_BOUNDS = (-20.0, 0.5)
 NOISE_CLIP = 3.0
-"""A sampled return lies within this many σ of its mean."""
+"""Standard deviations that a sampled return lies from its mean at most."""
 BOUND = 3.0
-"""A sampled target moves σ as if it lay within this many running mean σ of Q."""
+"""Running mean standard deviations that a sampled target counts as being away from Q at most."""
 EPSILON = 0.1
-"""Keeps small σ from blowing up the steps."""
+"""Keeps a small deviation from blowing up the steps."""
 HUBER = 50.0
 """Where form B's squared errors turn linear."""
 
@@ -66,11 +66,11 @@ class DSACTConfig:
     tau: float = 0.005
     """Share of policy and critics that moves into their target copies at every `delay`-th update."""
     tau_b: float = 0.005
-    """Share of the batch's mean σ that moves into its running mean at every update."""
+    """Share of the batch's mean deviation of the return that moves into its running mean at every update."""
     delay: int = 2
     """Policy, temperature and targets move at every so many updates."""
     critic_loss: CriticLoss = "A"
-    """A: σ is the deviation of the return. B: a robust mean critic; its σ is near the noise of one step."""
+    """A: learns the deviation of the return. B: a robust mean critic, its deviation near the noise of one step."""
     actor_hidden: tuple[int, ...] = (256, 256, 256)
     """Widths of the actor's hidden layers."""
     critic_hidden: tuple[int, ...] = (256, 256, 256)
@@ -203,7 +203,7 @@ class DSACT:
         self.log_volume = log_volume(config.entropy_units, action_half_range)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.mean_std = torch.zeros(self.critic.n, 1, device=device)
-        """m: running mean of each critic's σ."""
+        """m (n_critics, 1): running mean of each critic's deviation."""
         self.updates = torch.zeros((), dtype=torch.int64)
         """Updates made. On the CPU, so that reading it waits for no device."""
         self.policy_metrics = torch.zeros(3, device=device)
