@@ -1,6 +1,6 @@
 """DSAC-T (Duan et al. 2023, "Distributional Soft Actor-Critic with Three Refinements", arXiv 2310.05858). Each critic
-gives the mean Q and the standard deviation σ of a Gaussian return; Q learns from a target without sampling noise, σ from
-a sampled one, both with steps scaled to the return's size.
+gives the mean Q and the standard deviation σ of a Gaussian return; Q learns from a target without sampling noise, σ
+from a sampled one, both with steps scaled to the return's size.
 
 The actor and temperature losses are SAC's. Choices that official codes make differently, made explicit here:
 - critic loss: form A (the authors' 2024 code) or form B (their 2025 code), see `critic_loss_a` and `critic_loss_b`;

@@ -32,7 +32,9 @@ class TrainConfig:
     total_env_steps: int = 1_000_000
     """When to stop."""
     warmup_env_steps: int = 5_000
-    """Uniformly random actions, and no updates, until here."""
+    """No updates until here; actions come from `warmup_policy`."""
+    warmup_policy: Literal["uniform", "initial"] = "uniform"
+    """During warm-up, uniformly random actions or samples of the policy as it was initialised."""
     updates_per_env_step: float = 1.0
     """Gradient updates per environment step (UTD), whatever num_envs; fractions are carried over."""
     lr_decay: bool = False

@@ -48,8 +48,8 @@ class Run:
     """env_steps of the last checkpoint written."""
 
     def act(self) -> Tensor:
-        """Exploring actions for the current observations: uniform during warm-up, then the policy's samples."""
-        if self.env_steps < self.config.warmup_env_steps:
+        """Exploring actions for the current observations: the policy's samples, but for a uniform warm-up."""
+        if self.env_steps < self.config.warmup_env_steps and self.config.warmup_policy == "uniform":
             return uniform_actions(self.env, self.generator).to(self.env.device)
         return self.algorithm.act(self.obs)
 
