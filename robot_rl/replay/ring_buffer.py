@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from robot_rl.errors import CheckpointError, ConfigError
+from robot_rl.replay.n_step import NStep, n_step_return
+from robot_rl.replay.storage import in_file, in_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,88 +45,127 @@ class Batch:
 class RingBuffer:
     """Transitions as rows of one tensor, so that a sample is one gather. Memory: capacity * row_bytes.
 
-    Raises ConfigError at construction when the device has not that much free memory.
+    Every transition ever added has a number, from 0; number i lies in row i % capacity until number i + capacity
+    replaces it. With `n_step`, `add` takes one step of all its environments at a time, always in the same order.
+
+    Rows lie in the memory of `device`, or in a `file` that is mapped into memory and deleted with the buffer; batches
+    come on `device` either way. Raises ConfigError at construction when memory or disk has not that much room.
     """
 
     def __init__(
-        self, capacity: int, obs_dim: int, action_dim: int, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        capacity: int,
+        obs_dim: int,
+        action_dim: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        n_step: NStep | None = None,
+        file: Path | None = None,
     ) -> None:
         if capacity < 1:
             raise ConfigError(f"buffer_size must be at least 1, got {capacity}")
         self.capacity = capacity
         self.device = torch.device(device)
-        self._widths = (obs_dim, action_dim, 1, 1, 1, obs_dim)
-        self.row_bytes = 4 * sum(self._widths)
-        self._check_memory()
-        # zeros, not empty: the system hands out pages as rows are written, so an unfilled buffer costs nothing.
-        self._rows = torch.zeros((capacity, sum(self._widths)), device=self.device)
-        self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._size = 0
-        self._next = 0
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.n_step = n_step
+        self.total = 0
+        """Transitions ever added: the number of the next one."""
+        self._widths = [obs_dim, action_dim, 1, 1, 1, obs_dim]
+        self._reward = obs_dim + action_dim  # the column; the flags and next_obs follow
+        width = sum(self._widths)
+        self.row_bytes = 4 * width
+        self._rows = in_memory(capacity, width, self.device) if file is None else in_file(capacity, width, file)
+        self._generator = torch.Generator(self._rows.device).manual_seed(seed)
 
     def __len__(self) -> int:
-        return self._size
+        return min(self.total, self.capacity)
 
     def add(
         self, obs: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, next_obs: Tensor
     ) -> None:
         """Store n transitions, (n, ...) each, over the oldest ones."""
         flags = (reward, terminated, truncated)
-        rows = torch.cat((obs, action, *(f.unsqueeze(-1).float() for f in flags), next_obs), dim=-1)
-        rows = rows[-self.capacity :]
-        first = min(rows.shape[0], self.capacity - self._next)
-        self._rows[self._next : self._next + first] = rows[:first]
-        self._rows[: rows.shape[0] - first] = rows[first:]
-        self._next = (self._next + rows.shape[0]) % self.capacity
-        self._size = min(self._size + rows.shape[0], self.capacity)
+        self.add_rows(torch.cat((obs, action, *(f.unsqueeze(-1).float() for f in flags), next_obs), dim=-1))
 
     def sample(self, batch_size: int) -> Batch:
         """Uniformly, with replacement."""
-        if self._size == 0:
+        return self.batch(self.draw(batch_size))
+
+    def draw(self, batch_size: int) -> Tensor:
+        """A sample as rows, for `batch` to take apart."""
+        if self.total == 0:
             raise ConfigError("cannot sample from an empty replay buffer")
-        index = torch.randint(self._size, (batch_size,), generator=self._generator, device=self.device)
-        obs, action, reward, terminated, truncated, next_obs = self._rows.index_select(0, index).split(
-            self._widths, dim=-1
-        )
-        return Batch(obs, action, reward.squeeze(-1), terminated.squeeze(-1), truncated.squeeze(-1), next_obs)
+        index = torch.randint(len(self), (batch_size,), generator=self._generator, device=self._rows.device)
+        rows = self._rows.index_select(0, index) if self.n_step is None else self._n_step_rows(index, self.n_step)
+        return rows.to(self.device)
+
+    def batch(self, rows: Tensor) -> Batch:
+        """Rows as `draw` or `rows` returns them, as a batch of views."""
+        widths = self._widths if rows.shape[-1] == sum(self._widths) else [*self._widths, 1]
+        obs, action, reward, terminated, truncated, next_obs, *discount = rows.split(widths, dim=-1)
+        return Batch(
+            obs, action, reward.squeeze(-1), terminated.squeeze(-1), truncated.squeeze(-1), next_obs,
+            discount[0].squeeze(-1) if discount else None,
+        )  # fmt: skip
+
+    def rows(self, first: int, end: int) -> Tensor:
+        """Copies of the transitions numbered first to end - 1, as rows. They must still be stored."""
+        if not self.total - len(self) <= first <= end <= self.total:
+            raise IndexError(f"rows {first} to {end} of {self.total - len(self)} to {self.total}")
+        index = torch.arange(first, end, device=self._rows.device) % self.capacity
+        return self._rows.index_select(0, index)
+
+    def add_rows(self, rows: Tensor) -> None:
+        """Store rows as `rows` returns them."""
+        self.total += max(0, rows.shape[0] - self.capacity)  # these would be overwritten at once
+        rows = rows[-self.capacity :]
+        at = self.total % self.capacity
+        first = min(rows.shape[0], self.capacity - at)
+        self._rows[at : at + first] = rows[:first]
+        self._rows[: rows.shape[0] - first] = rows[first:]
+        self.total += rows.shape[0]
+
+    def largest_reward(self) -> float:
+        """The largest |reward| stored; 0 when empty."""
+        return self._rows[: len(self), self._reward].abs().max().item() if self.total else 0.0
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Filled rows, write position and generator: restores every later sample exactly."""
-        return {
-            "rows": self._rows[: self._size],
-            "next": torch.tensor(self._next),
-            "generator": self._generator.get_state(),
-        }
+        """Rows from the oldest on, how many were ever added, and the generator: restores every later sample exactly."""
+        rows = {"rows": self.rows(self.total - len(self), self.total), "total": torch.tensor(self.total)}
+        return {**rows, "generator": self.generator_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        rows = state["rows"]
-        if rows.shape[0] > self.capacity or rows.shape[1] != self._rows.shape[1]:
-            raise CheckpointError(
-                f"replay of {tuple(rows.shape)} does not fit a buffer of {tuple(self._rows.shape)}; "
-                "buffer_size and the task must be those of the run"
-            )
-        self._rows[: rows.shape[0]] = rows
-        self._size = rows.shape[0]
-        self._next = int(state["next"])
-        self._generator.set_state(state["generator"].cpu())
+        """Raises CheckpointError for rows that do not fit."""
+        self.restore(int(state["total"]) - state["rows"].shape[0], [state["rows"]], state["generator"])
 
-    def _check_memory(self) -> None:
-        needed, free = self.capacity * self.row_bytes, free_memory(self.device)
-        if needed > free:
-            raise ConfigError(
-                f"a replay buffer of {self.capacity:,} transitions needs {needed / 1e9:.2f} GB ({self.row_bytes} bytes "
-                f"each) and {free / 1e9:.2f} GB are free on {self.device}; at most "
-                f"{max(0, free // self.row_bytes):,} fit: lower buffer_size"
-            )
+    def generator_state(self) -> Tensor:
+        return self._generator.get_state()
 
+    def restore(self, first: int, parts: Iterable[Tensor], generator: Tensor) -> None:
+        """Have nothing but consecutive rows, numbered from `first`, in parts of any size, and a generator's state."""
+        self.total = first
+        for rows in parts:
+            if rows.shape[1:] != self._rows.shape[1:]:
+                raise CheckpointError(
+                    f"a replay of rows of {rows.shape[1]} numbers does not fit one of {self._rows.shape[1]}; "
+                    "the task must be that of the run"
+                )
+            self.add_rows(rows)
+        if self.total - first < len(self):
+            raise CheckpointError(f"a replay of {self.total - first:,} rows cannot fill one of {len(self):,}")
+        self._generator.set_state(generator.cpu())
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device, as the system reports them."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            available = next(line for line in file if line.startswith("MemAvailable"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    def _n_step_rows(self, index: Tensor, spec: NStep) -> Tensor:
+        """Rows from `index` on: with the return in place of the reward, with flags and next_obs of the last step that
+        is in it, and the discount behind."""
+        ahead = torch.arange(spec.n, device=index.device) * spec.num_envs
+        age = (index - self.total) % len(self)  # 0: the oldest
+        slots = (index.unsqueeze(-1) + ahead) % self.capacity
+        outcome = self._rows[:, self._reward : self._reward + 3].index_select(0, slots.view(-1))
+        reward, terminated, truncated = outcome.view(*slots.shape, 3).unbind(-1)
+        stored = age.unsqueeze(-1) + ahead < len(self)
+        reward, steps, discount = n_step_return(reward, (terminated + truncated) > 0, stored, spec.gamma)
+        last = slots.gather(1, steps.unsqueeze(-1) - 1).squeeze(-1)
+        start, end = self._rows[:, : self._reward], self._rows[:, self._reward + 1 :]
+        parts = (start.index_select(0, index), reward.unsqueeze(-1), end.index_select(0, last), discount.unsqueeze(-1))
+        return torch.cat(parts, dim=-1)

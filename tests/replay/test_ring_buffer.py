@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_rl.errors import CheckpointError, ConfigError
-from robot_rl.replay import ring_buffer
+from robot_rl.replay import storage
 from robot_rl.replay.ring_buffer import Batch, RingBuffer
 
 
@@ -67,18 +67,22 @@ def test_state_restores_contents_pointer_and_random_stream():
         assert torch.equal(first.sample(64).obs, second.sample(64).obs)
 
 
-def test_errors_name_the_numbers(monkeypatch):
-    monkeypatch.setattr(ring_buffer, "free_memory", lambda device: 48_000)
+def test_errors_name_the_numbers(monkeypatch, tmp_path):
+    monkeypatch.setattr(storage, "free_memory", lambda device: 48_000)
     with pytest.raises(ConfigError, match=r"1,000 transitions needs .* \(64 bytes each\).* at most 750 fit"):
         RingBuffer(1000, 6, 1)
     with pytest.raises(ConfigError, match="empty"):
         RingBuffer(10, 2, 1).sample(1)
     with pytest.raises(ConfigError, match="buffer_size"):
         RingBuffer(0, 2, 1)
-    big = RingBuffer(10, 2, 1)
-    add(big, transitions(torch.arange(10)))
-    with pytest.raises(CheckpointError, match="buffer_size"):
-        RingBuffer(5, 2, 1).load_state_dict(big.state_dict())
+    small = RingBuffer(10, 2, 1)
+    add(small, transitions(torch.arange(15)))
+    with pytest.raises(CheckpointError, match="10 rows cannot fill one of 12"):
+        RingBuffer(12, 2, 1).load_state_dict(small.state_dict())
+    with pytest.raises(CheckpointError, match="rows of 8 numbers does not fit one of 10"):
+        RingBuffer(10, 3, 1).load_state_dict(small.state_dict())
+    with pytest.raises(IndexError, match="rows 4 to 7 of 5 to 15"):
+        small.rows(4, 7)
 
 
 def test_memory_is_what_the_row_size_says():
