@@ -42,12 +42,16 @@ class FrameRenderer:
                 f"cannot render offscreen ({error}); on Debian or Ubuntu: apt install libegl1 libgl1 libgl1-mesa-dri, "
                 "and set MUJOCO_GL=egl"
             ) from error
+        self._model = model
         flags = self._renderer.scene.flags
         flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = shadows
         flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
 
     def frame(self, data: mujoco.MjData, markers: Iterable[Sphere] = ()) -> Frame:
         """(height, width, 3) RGB of the state in `data`, whose kinematics must be current."""
+        # mj_kinematics moves bodies, and neither cameras nor lights, of which some follow the centre of mass.
+        mujoco.mj_comPos(self._model, data)
+        mujoco.mj_camlight(self._model, data)
         self._renderer.update_scene(data, camera="main")
         scene = self._renderer.scene
         for marker in markers:

@@ -12,9 +12,9 @@ from robot_rl_sim.models import load_model
 TOLERANCE_M = 0.015
 """A fingertip this close to its goal has reached it: about the radius of the rubber tip."""
 
-RANGE_USED = (0.12, 0.88)
-"""Part of each joint's range that is drawn from. The safety filter keeps targets out of the outer twentieth; the rest
-of the gap lets a target go past its goal, as friction and gravity demand."""
+RANGE_USED = (0.2, 0.8)
+"""Part of each joint's range that is drawn from. Targets need room beyond a goal, as friction and gravity demand; and
+closer to the limits a fingertip's position often has a second solution, which ends at a limit just short of the goal."""
 ABDUCTION_RAD = 0.35
 """Largest sideways angle of a finger: beyond it, neighbours cross."""
 
