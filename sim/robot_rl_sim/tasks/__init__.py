@@ -12,14 +12,14 @@ TASKS: dict[str, Task] = {
         presets={
             "sac": {
                 "num_envs": 256,
-                "total_env_steps": 450_000,
+                "total_env_steps": 300_000,
                 "warmup_env_steps": 3_000,
                 "updates_per_env_step": 0.03125,
                 "batch_size": 512,
-                "buffer_size": 450_000,
-                "evaluate_every": 50_000,
+                "buffer_size": 300_000,
+                "evaluate_every": 25_000,
                 "evaluate_episodes": 128,
-                "checkpoint_every": 150_000,
+                "checkpoint_every": 100_000,
                 "log_every": 5_000,
                 "torch_threads": 2,
                 "learning_rate": 2e-3,

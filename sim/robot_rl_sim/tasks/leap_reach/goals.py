@@ -14,7 +14,7 @@ TOLERANCE_M = 0.015
 
 RANGE_USED = (0.2, 0.8)
 """Part of each joint's range that is drawn from. Targets need room beyond a goal, as friction and gravity demand; and
-closer to the limits a fingertip's position often has a second solution, which ends at a limit just short of the goal."""
+nearer the limits a fingertip position often has a second solution, which ends at a limit just short of the goal."""
 ABDUCTION_RAD = 0.35
 """Largest sideways angle of a finger: beyond it, neighbours cross."""
 
