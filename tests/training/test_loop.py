@@ -61,9 +61,10 @@ def test_the_learning_rate_falls_in_a_straight_line_to_zero(tmp_path, monkeypatc
         assert scale == pytest.approx(1 - step / 600)
 
 
-def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path):
-    whole = train(tiny(tmp_path))
-    first = train(tiny(tmp_path, total_env_steps=300))
+@pytest.mark.parametrize("changes", [{}, {"algo": "dsact", "delay": 5}])  # stopped between two steps of the policy
+def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path, changes):
+    whole = train(tiny(tmp_path, **changes))
+    first = train(tiny(tmp_path, total_env_steps=300, **changes))
     second = resume(first.run_dir, total_env_steps=600)
     assert second.run_dir == first.run_dir
     assert (second.env_steps, second.updates) == (whole.env_steps, whole.updates)
@@ -106,6 +107,15 @@ def test_a_run_folder_holds_what_is_documented(tmp_path):
                 "Eval/mean_reward", "Episode_Reward/total"):  # fmt: skip
         assert tag in tags
     assert [e.step for e in events.Scalars("Eval/mean_reward")] == [240, 420, 600]
+
+
+def test_warm_up_actions_are_uniform_or_of_the_initial_policy(tmp_path):
+    def make(warmup_policy):
+        return run.make_run(tiny(tmp_path, warmup_policy=warmup_policy), POINT_MASS, tmp_path)
+
+    uniform, initial, reference = make("uniform"), make("initial"), make("initial")
+    assert torch.equal(uniform.act(), 2 * torch.rand(3, 1, generator=reference.generator) - 1)
+    assert torch.equal(initial.act(), reference.algorithm.act(reference.obs))
 
 
 def test_stops_at_the_success_asked_for(tmp_path):

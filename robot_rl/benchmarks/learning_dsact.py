@@ -1,0 +1,121 @@
+"""Does DSAC-T learn what its authors' code learns, whatever the size of the reward; and how does it stand against SAC?
+
+python -m robot_rl.benchmarks.learning_dsact pendulum    # minutes per reward scale on one core
+python -m robot_rl.benchmarks.learning_dsact compare     # hours; --help for its amounts
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import statistics
+from pathlib import Path
+
+from torch import Tensor
+
+from robot_rl.commands.result import Result, Row
+from robot_rl.env import Step, Task, get_task
+from robot_rl.interop.gymnasium import GymnasiumVecEnv
+from robot_rl.training.config import make_config
+from robot_rl.training.loop import train
+
+RUNS = Path("runs/learning")
+
+PENDULUM_RETURN = -200.0
+"""What the mean return over iterations 8k to 12k must reach; the authors' own log averages -166 there."""
+REWARD_SCALES = (0.1, 1.0, 10.0)
+
+PENDULUM_PROTOCOL = {
+    "warmup_env_steps": 10_000,
+    "warmup_policy": "initial",
+    "updates_per_env_step": 1 / 20,
+    "total_env_steps": 250_000,
+    "buffer_size": 250_000,
+    "entropy_units": "environment",
+    "evaluate_every": 10_000,
+    "evaluate_episodes": 24,
+    "checkpoint_every": 0,
+    "log_every": 10_000,
+}
+"""The authors': 20 environment steps per iteration, 12k iterations, after 10k samples of the initial policy."""
+FIRST_JUDGED_UPDATE = 8_000
+
+
+def pendulum(reward_scales: tuple[float, ...] = REWARD_SCALES, seed: int = 0, runs: Path = RUNS) -> Result:
+    """Pendulum-v1 under the authors' protocol, with the reward that DSAC-T sees multiplied by each scale.
+
+    Rows: mean return, in the environment's own reward, of the evaluations from update 8k to 12k.
+    """
+    values = {scale: pendulum_return(scale, seed, runs) for scale in reward_scales}
+    rows = tuple(
+        Row(f"learning/dsact-pendulum-x{scale:g}", value, "", "threshold", value / PENDULUM_RETURN)
+        for scale, value in values.items()
+    )
+    low = [f"x{scale:g}: {value:.0f}" for scale, value in values.items() if value < PENDULUM_RETURN]
+    return Result(not low, rows, f"mean return below {PENDULUM_RETURN:g} at reward {', '.join(low)}" if low else "")
+
+
+def pendulum_return(reward_scale: float = 1.0, seed: int = 0, runs: Path = RUNS) -> float:
+    """Mean return, undoing the scale, of the evaluations after FIRST_JUDGED_UPDATE updates."""
+    task = Task(
+        "gym:Pendulum-v1", "", None, lambda *, num_envs, seed, **_: ScaledPendulum(reward_scale, num_envs, seed)
+    )
+    config = make_config(
+        task, "dsact", **PENDULUM_PROTOCOL, seed=seed, runs=runs, name=f"dsact_x{reward_scale:g}_s{seed}"
+    )
+    curve = _evaluations(train(config, task).run_dir)
+    return statistics.mean(value for update, value in curve if update >= FIRST_JUDGED_UPDATE) / reward_scale
+
+
+class ScaledPendulum(GymnasiumVecEnv):
+    """Pendulum-v1 with its reward, and so the returns of an evaluation, times `reward_scale`."""
+
+    def __init__(self, reward_scale: float, num_envs: int, seed: int) -> None:
+        self.reward_scale = reward_scale
+        super().__init__("Pendulum-v1", num_envs, seed)
+
+    def step(self, action: Tensor) -> Step:
+        step = super().step(action)
+        return dataclasses.replace(step, reward=step.reward * self.reward_scale)
+
+
+def compare(
+    tasks: tuple[str, ...] = ("gym:HalfCheetah-v5", "gym:Hopper-v5"),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    env_steps: int = 300_000,
+    updates_per_env_step: float = 1.0,
+    runs: Path = RUNS,
+) -> Result:
+    """DSAC-T against SAC at equal environment steps and equal updates, each with its own published hyperparameters.
+
+    Rows: the last evaluation of every seed, and their mean, DSAC-T's beside SAC's. Whole curves are in the run folders.
+    """
+    rows: list[Row] = []
+    for name in tasks:
+        task, means = get_task(name), {}
+        for algo in ("sac", "dsact"):
+            returns = []
+            for seed in seeds:
+                config = make_config(
+                    task, algo, seed=seed, total_env_steps=env_steps, warmup_env_steps=10_000, buffer_size=env_steps,
+                    updates_per_env_step=updates_per_env_step, evaluate_every=10_000, evaluate_episodes=10,
+                    checkpoint_every=0, runs=runs, name=f"{algo}_s{seed}",
+                )  # fmt: skip
+                returns.append(_evaluations(train(config, task).run_dir)[-1][1])
+                rows.append(Row(f"learning/{algo}/{name}/seed{seed}", returns[-1]))
+            means[algo] = statistics.mean(returns)
+            ratio = {"reference": "sac", "ratio": means["dsact"] / means["sac"]} if algo == "dsact" else {}
+            rows.append(Row(f"learning/{algo}/{name}/mean", means[algo], **ratio))
+    return Result(True, tuple(rows))
+
+
+def _evaluations(run_dir: Path) -> list[tuple[int, float]]:
+    """(updates made, mean return) of every evaluation of a run."""
+    with (run_dir / "progress.csv").open() as file:
+        return [(int(row["updates"]), float(row["eval_return"])) for row in csv.DictReader(file) if row["eval_return"]]
+
+
+if __name__ == "__main__":
+    import tyro
+
+    print(tyro.extras.subcommand_cli_from_dict({"pendulum": pendulum, "compare": compare}).table())
