@@ -12,6 +12,7 @@ matplotlib.use("Agg")  # no display is needed, and none is opened
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -61,10 +62,21 @@ def learning_curve(steps: Array, returns: Array, success: Array, wall_s: Array, 
                     lambda m: np.interp(m, wall_s / 60, steps / 1000),
                 ),
             )
+            # Outside of what was measured the scale is flat, and labels there would lie on top of one another.
+            ticks = MaxNLocator(6).tick_values(wall_s[0] / 60, wall_s[-1] / 60)
+            minutes.set_xticks([t for t in ticks if wall_s[0] <= 60 * t <= wall_s[-1]])
             minutes.set_xlabel("minutes", fontsize=8, color=SOFT)
             minutes.tick_params(labelsize=8, colors=SOFT)
     left.axhline(target, color=SOFT, linestyle="--", linewidth=1)
-    left.annotate(f"asked: {target:.0%}", (0, target), (2, 3), textcoords="offset points", fontsize=8, color=SOFT)
+    left.annotate(
+        f"asked: {target:.0%}",
+        xy=(0, target),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color=SOFT,
+    )
     left.set_ylim(-0.03, 1.05)
     plot.tight_layout()
     return plot
