@@ -35,7 +35,9 @@ FIELDS = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
 def write_transitions(path: Path, batch: Batch, about: Mapping[str, str] | None = None) -> None:
     """Write atomically. `about` is kept with the file: task, source, licence, whatever a reader should know."""
     check_transitions(batch, str(path))
-    arrays = {name: getattr(batch, name).detach().float().cpu().contiguous() for name in FIELDS}
+    # Copies, because a file cannot hold tensors that share memory.
+    contiguous = torch.contiguous_format
+    arrays = {n: getattr(batch, n).detach().float().cpu().clone(memory_format=contiguous) for n in FIELDS}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(arrays, temporary, {**(about or {}), "format": FORMAT})
     os.replace(temporary, path)

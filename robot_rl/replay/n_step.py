@@ -26,17 +26,18 @@ class NStep:
             raise ConfigError(f"gamma must lie in [0, 1], got {self.gamma}")
 
 
-def n_step_return(reward: Tensor, ended: Tensor, stored: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+def discounts(spec: NStep, device: torch.device) -> Tensor:
+    """(n + 1,): γ^0 to γ^n."""
+    return (spec.gamma ** torch.arange(spec.n + 1, dtype=torch.float64)).float().to(device)
+
+
+def n_step_return(reward: Tensor, ended: Tensor, stored: Tensor, powers: Tensor) -> tuple[Tensor, Tensor]:
     """Sum the rewards from a step on, to the end of its episode, to the newest stored step, or over all n of them.
 
     reward, ended and stored are (batch, n): of step i after the first, what it paid, whether the episode ended with it,
-    and whether it is stored at all (the first is; entries that are not stored may hold anything finite).
-    Returns Σ_{i<k} γ^i r_i, the number k of steps summed (int64, at least 1) and γ^k, each (batch,).
+    and whether it is stored at all (the first is; entries that are not stored may hold anything finite). `powers` are
+    the `discounts`. Returns Σ_{i<k} γ^i r_i and the number k of steps summed, int64 and at least 1, each (batch,).
     """
-    n = reward.shape[1]
     goes_on = stored[:, 1:] & ~ended[:, :-1]
-    summed = torch.cat((torch.ones_like(reward[:, :1]), goes_on.to(reward.dtype)), dim=1).cumprod(1)
-    powers = gamma ** torch.arange(n + 1, dtype=torch.float64, device=reward.device)
-    powers = powers.to(reward.dtype)
-    steps = summed.sum(1).long()
-    return (reward * summed) @ powers[:n], steps, powers[steps]
+    weight = torch.cat((torch.ones_like(reward[:, :1]), goes_on.cumprod(1)), dim=1)
+    return (reward * weight * powers[:-1]).sum(1), weight.sum(1).long()

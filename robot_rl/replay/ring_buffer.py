@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robot_rl.errors import CheckpointError, ConfigError
-from robot_rl.replay.n_step import NStep, n_step_return
+from robot_rl.replay.n_step import NStep, discounts, n_step_return
 from robot_rl.replay.storage import in_file, in_memory
 
 
@@ -75,7 +75,11 @@ class RingBuffer:
         width = sum(self._widths)
         self.row_bytes = 4 * width
         self._rows = in_memory(capacity, width, self.device) if file is None else in_file(capacity, width, file)
-        self._generator = torch.Generator(self._rows.device).manual_seed(seed)
+        self.generator = torch.Generator(self._rows.device).manual_seed(seed)
+        """Decides what is drawn."""
+        if n_step is not None:
+            self._ahead = torch.arange(n_step.n, device=self._rows.device) * n_step.num_envs
+            self._powers = discounts(n_step, self._rows.device)
 
     def __len__(self) -> int:
         return min(self.total, self.capacity)
@@ -95,8 +99,8 @@ class RingBuffer:
         """A sample as rows, for `batch` to take apart."""
         if self.total == 0:
             raise ConfigError("cannot sample from an empty replay buffer")
-        index = torch.randint(len(self), (batch_size,), generator=self._generator, device=self._rows.device)
-        rows = self._rows.index_select(0, index) if self.n_step is None else self._n_step_rows(index, self.n_step)
+        index = torch.randint(len(self), (batch_size,), generator=self.generator, device=self._rows.device)
+        rows = self._rows.index_select(0, index) if self.n_step is None else self._n_step_rows(index)
         return rows.to(self.device)
 
     def batch(self, rows: Tensor) -> Batch:
@@ -132,40 +136,35 @@ class RingBuffer:
     def state_dict(self) -> dict[str, Tensor]:
         """Rows from the oldest on, how many were ever added, and the generator: restores every later sample exactly."""
         rows = {"rows": self.rows(self.total - len(self), self.total), "total": torch.tensor(self.total)}
-        return {**rows, "generator": self.generator_state()}
+        return {**rows, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Raises CheckpointError for rows that do not fit."""
-        self.restore(int(state["total"]) - state["rows"].shape[0], [state["rows"]], state["generator"])
+        rows, total = state["rows"], int(state["total"])
+        if rows.shape[1] != self._rows.shape[1] or rows.shape[0] < min(total, self.capacity):
+            raise CheckpointError(
+                f"a replay of {tuple(rows.shape)} does not fit a buffer of {tuple(self._rows.shape)}; "
+                "buffer_size and the task must be those of the run"
+            )
+        self.clear(total - rows.shape[0])
+        self.add_rows(rows)
+        self.generator.set_state(state["generator"].cpu())
 
-    def generator_state(self) -> Tensor:
-        return self._generator.get_state()
+    def clear(self, total: int = 0) -> None:
+        """Hold nothing, the next transition being number `total`. Rows up to the capacity, or all before `total`, must
+        be added before anything is drawn."""
+        self.total = total
 
-    def restore(self, first: int, parts: Iterable[Tensor], generator: Tensor) -> None:
-        """Have nothing but consecutive rows, numbered from `first`, in parts of any size, and a generator's state."""
-        self.total = first
-        for rows in parts:
-            if rows.shape[1:] != self._rows.shape[1:]:
-                raise CheckpointError(
-                    f"a replay of rows of {rows.shape[1]} numbers does not fit one of {self._rows.shape[1]}; "
-                    "the task must be that of the run"
-                )
-            self.add_rows(rows)
-        if self.total - first < len(self):
-            raise CheckpointError(f"a replay of {self.total - first:,} rows cannot fill one of {len(self):,}")
-        self._generator.set_state(generator.cpu())
-
-    def _n_step_rows(self, index: Tensor, spec: NStep) -> Tensor:
+    def _n_step_rows(self, index: Tensor) -> Tensor:
         """Rows from `index` on: with the return in place of the reward, with flags and next_obs of the last step that
         is in it, and the discount behind."""
-        ahead = torch.arange(spec.n, device=index.device) * spec.num_envs
         age = (index - self.total) % len(self)  # 0: the oldest
-        slots = (index.unsqueeze(-1) + ahead) % self.capacity
+        slots = (index.unsqueeze(-1) + self._ahead) % self.capacity
         outcome = self._rows[:, self._reward : self._reward + 3].index_select(0, slots.view(-1))
         reward, terminated, truncated = outcome.view(*slots.shape, 3).unbind(-1)
-        stored = age.unsqueeze(-1) + ahead < len(self)
-        reward, steps, discount = n_step_return(reward, (terminated + truncated) > 0, stored, spec.gamma)
+        stored = age.unsqueeze(-1) + self._ahead < len(self)
+        reward, steps = n_step_return(reward, (terminated + truncated) > 0, stored, self._powers)
         last = slots.gather(1, steps.unsqueeze(-1) - 1).squeeze(-1)
         start, end = self._rows[:, : self._reward], self._rows[:, self._reward + 1 :]
-        parts = (start.index_select(0, index), reward.unsqueeze(-1), end.index_select(0, last), discount.unsqueeze(-1))
-        return torch.cat(parts, dim=-1)
+        returns, discount = reward.unsqueeze(-1), self._powers[steps].unsqueeze(-1)
+        return torch.cat((start.index_select(0, index), returns, end.index_select(0, last), discount), dim=-1)

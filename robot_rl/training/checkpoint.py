@@ -1,7 +1,7 @@
 """Checkpoints: a folder per checkpoint, which either is complete or is not there.
 
     checkpoints/step_000050000/model.safetensors    networks, optimisers, normaliser, environments, generators
-                               replay.safetensors   the replay buffer
+                               replay_*.safetensors the replay buffer (see segments.py)
                                state.json           counters, dimensions, and the size of each file
 
 Everything is written to a hidden folder, flushed to the disk, and renamed: whenever a crash comes, the newest folder
@@ -20,12 +20,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from robot_rl.algorithms.algorithm import get_algorithm
 from robot_rl.errors import CheckpointError
+from robot_rl.replay.ring_buffer import RingBuffer
 from robot_rl.training.config import TrainConfig, config_from_json
+from robot_rl.training.files import sync, write_tensors, write_text
+from robot_rl.training.segments import write_segments
 
 FOLDER, STATE = "checkpoints", "state.json"
 KEEP = 2
@@ -50,37 +53,36 @@ class Checkpoint:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
-def save_checkpoint(run_dir: Path, step: int, groups: Groups, state: Mapping[str, Any]) -> Path:
-    """Write checkpoints/step_<step>, then delete all but the newest KEEP.
+def save_checkpoint(
+    run_dir: Path, step: int, groups: Groups, replay: RingBuffer, state: Mapping[str, Any], previous: Path | None = None
+) -> Path:
+    """Write checkpoints/step_<step>, then delete all but the newest KEEP. Of the replay, only what is not in `previous`
+    is written: the folder of the checkpoint that this run wrote or was restored from last.
 
     Raises CheckpointError, naming the file and the bytes needed and free, when that fails, such as on a full disk; the
     earlier checkpoints are then untouched.
     """
     final = run_dir / FOLDER / f"step_{step:09d}"
     temporary = final.with_name(f".{final.name}.tmp")
-    current = temporary
-    needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values())
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        files: dict[str, int] = {}
         for stem, tensors in groups.items():
-            current = temporary / f"{stem}.safetensors"
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, current)
-            _sync(current)
-            files[current.name] = current.stat().st_size
-        current = temporary / STATE
-        current.write_text(json.dumps({**state, "step": step, "files": files}, indent=1) + "\n")
-        _sync(current)
-        _sync(temporary)
-        shutil.rmtree(final, ignore_errors=True)  # the same step again, after a resume
+            write_tensors(temporary / f"{stem}.safetensors", tensors)
+        write_segments(temporary, replay, previous)
+        files = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        write_text(temporary / STATE, json.dumps({**state, "step": step, "files": files}, indent=1) + "\n")
+        sync(temporary / STATE)
+        sync(temporary)
+        shutil.rmtree(final, ignore_errors=True)  # it is damaged, or this run would have gone on from it
         os.rename(temporary, final)
-        _sync(final.parent)
-    except (SafetensorError, OSError) as error:
+        sync(final.parent)
+    except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        needed = sum(t.nbytes for tensors in groups.values() for t in tensors.values()) + len(replay) * replay.row_bytes
         free = shutil.disk_usage(run_dir).free
         raise CheckpointError(
-            f"cannot write {final / current.name}: {error}; the checkpoint needs {needed:,} bytes and {free:,} are free"
+            f"cannot write {final}: {error}; the checkpoint needs up to {needed:,} bytes and {free:,} are free"
         ) from error
     unfinished = (run_dir / FOLDER).glob(".step_*.tmp")  # of a process that was killed while writing
     for old in (*_folders(run_dir)[:-KEEP], *unfinished):
@@ -137,12 +139,3 @@ def split(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
 
 def _folders(run_dir: Path) -> list[Path]:
     return sorted((run_dir / FOLDER).glob("step_*"))
-
-
-def _sync(path: Path) -> None:
-    """Have the system write the file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

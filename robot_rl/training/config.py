@@ -41,6 +41,15 @@ class TrainConfig:
     """Lower the learning rate in a straight line, from its full value at the first step to zero at the last."""
     buffer_size: int = 1_000_000
     """Transitions that the replay buffer holds."""
+    replay_storage: Literal["memory", "mapped"] = "memory"
+    """Where they lie: in the memory of `device`, or in a file of the run folder that is mapped into memory, for more
+    than memory holds."""
+    n_step: int = 1
+    """Steps whose rewards are summed before the critic's estimate is added, discounted by the algorithm's gamma."""
+    demos: Path | None = None
+    """File of transitions to learn from besides (see robot_rl/replay/dataset.py); it must not change during a run."""
+    demo_share: float = 0.5
+    """Share of every batch that is drawn from `demos`."""
     evaluate_every: int = 10_000
     """Environment steps between evaluations; 0: only at the end."""
     evaluate_episodes: int = 20
@@ -70,12 +79,16 @@ class TrainConfig:
             raise ConfigError(
                 f"algo {self.algo!r} takes a {entry.config.__name__}, got a {type(self.algorithm).__name__}"
             )
-        for key in ("num_envs", "total_env_steps", "buffer_size", "evaluate_episodes", "log_every", "torch_threads"):
+        for key in (
+            "num_envs", "total_env_steps", "buffer_size", "n_step", "evaluate_episodes", "log_every", "torch_threads",
+        ):  # fmt: skip
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
         for key in ("warmup_env_steps", "evaluate_every", "checkpoint_every", "env_threads", "updates_per_env_step"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
+        if not 0 < self.demo_share < 1:
+            raise ConfigError(f"demo_share must lie in (0, 1), got {self.demo_share}")
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, default=str)
@@ -84,10 +97,11 @@ class TrainConfig:
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "total_env_steps", "evaluate_every", "evaluate_episodes", "stop_at_success", "checkpoint_every", "log_every",
-        "torch_threads", "env_threads", "runs", "name",
+        "torch_threads", "env_threads", "runs", "name", "replay_storage", "demos",
     }
 )  # fmt: skip
-"""The rest decides what was learned so far, or the shape of what is in the checkpoint."""
+"""The rest decides what was learned so far, or the shape of what is in the checkpoint. `demos` may move; a checkpoint
+knows what it held."""
 
 
 def make_config(task: Task, algo: str = "sac", **overrides: Any) -> TrainConfig:

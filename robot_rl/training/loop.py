@@ -107,8 +107,7 @@ def _loop(run: Run, metrics: Metrics, progress: Progress, stop: StopSignal) -> E
         run.env_steps += config.num_envs
         metrics.add_step(step)
         for _ in range(run.updates_due()):
-            batch = run.replay.sample(config.algorithm.batch_size)
-            metrics.add_update(run.algorithm.update(batch, run.lr_scale()))
+            metrics.add_update(run.algorithm.update(run.sample(), run.lr_scale()))
             run.updates += 1
 
         last = run.env_steps >= config.total_env_steps

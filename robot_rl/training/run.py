@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +14,16 @@ from torch import Tensor
 from robot_rl.algorithms.algorithm import Algorithm, get_algorithm
 from robot_rl.env import RobotVecEnv, Task, VecEnv
 from robot_rl.errors import CheckpointError
-from robot_rl.replay.ring_buffer import RingBuffer
+from robot_rl.replay.dataset import digest, load_replay
+from robot_rl.replay.mixture import Mixture, Source
+from robot_rl.replay.n_step import NStep
+from robot_rl.replay.ring_buffer import Batch, RingBuffer
 from robot_rl.training.checkpoint import Checkpoint, join, save_checkpoint, split
 from robot_rl.training.collect import updates_due
 from robot_rl.training.config import TrainConfig
 from robot_rl.training.evaluate import Evaluation, evaluate, uniform_actions
+from robot_rl.training.files import write_json, write_text
+from robot_rl.training.segments import read_segments
 
 
 @dataclass
@@ -36,6 +37,9 @@ class Run:
     eval_env: VecEnv
     algorithm: Algorithm
     replay: RingBuffer
+    """What was collected."""
+    demos: RingBuffer | None
+    """What `config.demos` holds; it never changes."""
     generator: torch.Generator
     """Draws the warm-up actions."""
     obs: Tensor
@@ -45,7 +49,17 @@ class Run:
     updates: int = 0
     wall_s: float = 0.0
     saved_at: int = -1
-    """env_steps of the last checkpoint written."""
+    """env_steps of the last checkpoint, written or restored."""
+    saved: Path | None = None
+    """That checkpoint's folder."""
+
+    def __post_init__(self) -> None:
+        self.source: RingBuffer | Mixture = self.replay
+        if self.demos is not None:
+            share = self.config.demo_share
+            sources = {"online": Source(self.replay, 1 - share), "demos": Source(self.demos, share, demonstration=True)}
+            self.source = Mixture(sources)
+        self.demos_sha256 = None if self.config.demos is None else digest(self.config.demos)
 
     def act(self) -> Tensor:
         """Exploring actions for the current observations: the policy's samples, but for a uniform warm-up."""
@@ -57,6 +71,10 @@ class Run:
         """Updates to make now."""
         learning_steps = self.env_steps - self.config.warmup_env_steps
         return updates_due(learning_steps, self.config.updates_per_env_step, self.updates)
+
+    def sample(self) -> Batch:
+        """The batch of the next update."""
+        return self.source.sample(self.config.algorithm.batch_size)
 
     def lr_scale(self) -> float:
         """What to multiply the learning rate with now."""
@@ -80,11 +98,15 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
+        generators = {"actions": self.generator, "replay": self.replay.generator}
+        if self.demos is not None:
+            generators["demos"] = self.demos.generator
         model = join(
             {
                 "algorithm": self.algorithm.state_dict(),
                 "env": self.env.state_dict(),
-                "run": {"obs": self.obs, "generator": self.generator.get_state()},
+                "run": {"obs": self.obs},
+                "generators": {name: generator.get_state() for name, generator in generators.items()},
             }
         )
         state = {
@@ -93,11 +115,11 @@ class Run:
             "wall_s": self.wall_s,
             "obs_dim": self.env.obs_dim,
             "action_dim": self.env.action_dim,
+            "demos_sha256": self.demos_sha256,
         }
-        groups: dict[str, Mapping[str, Tensor]] = {"model": model, "replay": self.replay.state_dict()}
-        path = save_checkpoint(self.run_dir, self.env_steps, groups, state)
+        self.saved = save_checkpoint(self.run_dir, self.env_steps, {"model": model}, self.replay, state, self.saved)
         self.saved_at = self.env_steps
-        return path
+        return self.saved
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly from the checkpoint."""
@@ -108,14 +130,20 @@ class Run:
                 f"{checkpoint.path} is of a task with {dims[0]} observations and {dims[1]} actions; "
                 f"{self.config.task!r} has {self.env.obs_dim} and {self.env.action_dim}"
             )
+        if state.get("demos_sha256") != self.demos_sha256:
+            raise CheckpointError(f"{self.config.demos} is not the file that {self.run_dir} was trained with")
         model = checkpoint.load("model")
         self.algorithm.load_state_dict(split(model, "algorithm"))
         self.env.load_state_dict(split(model, "env"))
-        self.replay.load_state_dict(checkpoint.load("replay"))
-        run = split(model, "run")
-        self.obs = run["obs"].to(self.obs.device)
-        self.generator.set_state(run["generator"])
+        read_segments(checkpoint.path, self.replay)
+        self.obs = split(model, "run")["obs"].to(self.obs.device)
+        generators = split(model, "generators")
+        self.generator.set_state(generators["actions"])
+        self.replay.generator.set_state(generators["replay"])
+        if self.demos is not None:
+            self.demos.generator.set_state(generators["demos"])
         self.env_steps, self.updates, self.wall_s = state["env_steps"], state["updates"], state["wall_s"]
+        self.saved_at, self.saved = self.env_steps, checkpoint.path
 
     def close(self) -> None:
         self.env.close()
@@ -124,8 +152,8 @@ class Run:
 
 def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     """Build all parts. Each random stream has its own seed, drawn from the run's."""
-    env_seed, eval_seed, algorithm_seed, replay_seed, action_seed = (
-        int(s) for s in np.random.SeedSequence(config.seed).generate_state(5)
+    env_seed, eval_seed, algorithm_seed, replay_seed, action_seed, demos_seed = (
+        int(s) for s in np.random.SeedSequence(config.seed).generate_state(6)
     )
     threads = config.env_threads
     env = task.make_env(num_envs=config.num_envs, seed=env_seed, device=config.device, num_threads=threads)
@@ -136,9 +164,18 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     algorithm = get_algorithm(config.algo).make(
         config.algorithm, env.obs_dim, env.action_dim, algorithm_seed, config.device, half_range
     )
-    replay = RingBuffer(config.buffer_size, env.obs_dim, env.action_dim, replay_seed, config.device)
+    dims = (env.obs_dim, env.action_dim)
+    replay = RingBuffer(
+        config.buffer_size, *dims, replay_seed, config.device, _n_step(config, config.num_envs),
+        file=run_dir / "replay.rows" if config.replay_storage == "mapped" else None,
+    )  # fmt: skip
+    demos = config.demos and load_replay(config.demos, *dims, demos_seed, config.device, _n_step(config, num_envs=1))
     generator = torch.Generator().manual_seed(action_seed)
-    return Run(config, run_dir, env, eval_env, algorithm, replay, generator, env.reset(), eval_seed)
+    return Run(config, run_dir, env, eval_env, algorithm, replay, demos, generator, env.reset(), eval_seed)
+
+
+def _n_step(config: TrainConfig, num_envs: int) -> NStep | None:
+    return NStep(config.n_step, config.algorithm.gamma, num_envs) if config.n_step > 1 else None
 
 
 def make_run_dir(config: TrainConfig) -> Path:
@@ -161,14 +198,3 @@ def describe_run(run: Run) -> None:
     write_text(run.run_dir / "config.json", run.config.to_json() + "\n")
     if isinstance(run.env, RobotVecEnv):
         write_text(run.run_dir / "contract.json", run.env.policy_io.contract.to_json() + "\n")
-
-
-def write_json(path: Path, data: Any) -> None:
-    write_text(path, json.dumps(data, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Atomically."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robot_rl.errors import ConfigError
-from robot_rl.replay.n_step import NStep, n_step_return
+from robot_rl.replay.n_step import NStep, discounts, n_step_return
 from robot_rl.replay.ring_buffer import RingBuffer
 
 
@@ -14,10 +14,11 @@ def test_returns_by_hand():
     reward = torch.tensor([[1.0, 2.0, 4.0]] * 4)
     ended = torch.tensor([[0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 1]]).bool()
     stored = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 0, 0]]).bool()
-    total, steps, discount = n_step_return(reward, ended, stored, 0.5)
+    powers = discounts(NStep(3, 0.5), torch.device("cpu"))
+    assert powers.tolist() == [1.0, 0.5, 0.25, 0.125]
+    total, steps = n_step_return(reward, ended, stored, powers)
     assert total.tolist() == [1 + 1 + 1, 1 + 1, 1, 1]
     assert steps.tolist() == [3, 2, 1, 1]
-    assert discount.tolist() == [0.125, 0.25, 0.5, 0.5]
 
 
 def filled(replay: RingBuffer, num_envs: int, steps: int, seed: int) -> list[dict]:

@@ -77,9 +77,9 @@ def test_errors_name_the_numbers(monkeypatch, tmp_path):
         RingBuffer(0, 2, 1)
     small = RingBuffer(10, 2, 1)
     add(small, transitions(torch.arange(15)))
-    with pytest.raises(CheckpointError, match="10 rows cannot fill one of 12"):
+    with pytest.raises(CheckpointError, match=r"\(10, 8\) does not fit a buffer of \(12, 8\); buffer_size"):
         RingBuffer(12, 2, 1).load_state_dict(small.state_dict())
-    with pytest.raises(CheckpointError, match="rows of 8 numbers does not fit one of 10"):
+    with pytest.raises(CheckpointError, match=r"\(10, 8\) does not fit a buffer of \(10, 10\)"):
         RingBuffer(10, 3, 1).load_state_dict(small.state_dict())
     with pytest.raises(IndexError, match="rows 4 to 7 of 5 to 15"):
         small.rows(4, 7)

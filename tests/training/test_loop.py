@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ from safetensors.torch import load_file
 
 from robot_rl.env import Task
 from robot_rl.errors import CheckpointError, ConfigError, TrainingError
+from robot_rl.replay.dataset import read_transitions, write_transitions
+from robot_rl.replay.ring_buffer import Batch
 from robot_rl.testing.point_mass import POINT_MASS, PointMassEnv
-from robot_rl.training import loop, run
+from robot_rl.training import loop, run, segments
 from robot_rl.training.checkpoint import load_policy, newest_checkpoint
+from robot_rl.training.collect import collect
 from robot_rl.training.config import make_config
 from robot_rl.training.evaluate import evaluate
 from robot_rl.training.loop import resume, train
@@ -62,21 +66,69 @@ def test_the_learning_rate_falls_in_a_straight_line_to_zero(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("changes", [{}, {"algo": "dsact", "delay": 5}])  # stopped between two steps of the policy
-def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path, changes):
+def demos(path):
+    """Random transitions in the shape of a dataset."""
+    g = torch.Generator().manual_seed(0)
+    obs, flags = torch.rand(50, 2, generator=g), torch.zeros(50)
+    write_transitions(path, Batch(obs[:-1], 2 * obs[:-1, :1] - 1, obs[:-1, 0], flags[1:], flags[1:], obs[1:]))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["plain", "n-step and demonstrations", "mapped"])
+def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 1000)
+    changes = {
+        "plain": {},
+        "n-step and demonstrations": {"n_step": 3, "demos": demos(tmp_path / "demos.safetensors"), "demo_share": 0.25},
+        "mapped": {"replay_storage": "mapped"},
+    }[kind]
     whole = train(tiny(tmp_path, **changes))
     first = train(tiny(tmp_path, total_env_steps=300, **changes))
     second = resume(first.run_dir, total_env_steps=600)
     assert second.run_dir == first.run_dir
     assert (second.env_steps, second.updates) == (whole.env_steps, whole.updates)
     assert second.evaluation == whole.evaluation
-    for name in ("model", "replay"):
-        one, two = (load_file(newest_checkpoint(r.run_dir).path / f"{name}.safetensors") for r in (whole, second))
-        assert one.keys() == two.keys()
-        different = [key for key in one if not torch.equal(one[key], two[key])]
+    one, two = (newest_checkpoint(r.run_dir).path for r in (whole, second))
+    names = sorted(path.name for path in one.glob("*.safetensors"))
+    assert names == sorted(path.name for path in two.glob("*.safetensors"))
+    assert len(names) > 10
+    for name in names:
+        a, b = load_file(one / name), load_file(two / name)
+        assert a.keys() == b.keys()
+        different = [key for key in a if not torch.equal(a[key], b[key])]
         assert not different
     for a, b in zip(rows(whole.run_dir)[5:], rows(second.run_dir)[5:], strict=True):  # those after step 300
         for key in ("step", "updates", "eval_return", "eval_success", "critic_loss", "alpha"):
             assert a[key] == b[key]
+    assert not (whole.run_dir / "replay.rows").exists()
+
+
+def test_batches_are_what_the_settings_say(tmp_path):
+    config = tiny(tmp_path, n_step=2, demos=demos(tmp_path / "demos.safetensors"), demo_share=0.25)
+    made = run.make_run(config, POINT_MASS, tmp_path)
+    env = made.env
+    for _ in range(4):
+        collect(env, made.replay, made.obs, torch.zeros(3, 1))
+    batch = made.sample()
+    assert batch.demonstration.tolist() == [0.0] * 12 + [1.0] * 4
+    gamma = config.algorithm.gamma
+    assert torch.tensor([[gamma], [gamma**2]]).isclose(batch.discount).any(0).all()
+    plain = run.make_run(tiny(tmp_path), POINT_MASS, tmp_path)
+    collect(plain.env, plain.replay, plain.obs, torch.zeros(3, 1))
+    assert plain.sample().discount is None
+    assert plain.sample().demonstration is None
+
+
+def test_demonstrations_may_move_but_not_change(tmp_path):
+    path = demos(tmp_path / "demos.safetensors")
+    result = train(tiny(tmp_path, total_env_steps=150, demos=path))
+    path = path.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(ConfigError, match=r"demos\.safetensors cannot be read"):
+        resume(result.run_dir, total_env_steps=300)
+    resume(result.run_dir, total_env_steps=300, demos=path)
+    write_transitions(path, replace(read_transitions(path), reward=torch.zeros(49)))
+    with pytest.raises(CheckpointError, match=r"moved\.safetensors is not the file"):
+        resume(result.run_dir, total_env_steps=450)
 
 
 def test_rows_after_the_checkpoint_are_dropped_on_resume(tmp_path):
@@ -137,9 +189,9 @@ def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_of_before_kept(tm
 
     calls, original = [], sac.critic_loss
 
-    def poisoned(q, target):
+    def poisoned(q, target, weight):
         calls.append(1)
-        return original(q, target) * (float("nan") if len(calls) == 60 else 1.0)
+        return original(q, target, weight) * (float("nan") if len(calls) == 60 else 1.0)
 
     monkeypatch.setattr(sac, "critic_loss", poisoned)
     with pytest.raises(TrainingError, match=r"critic_loss is nan.* at update 60;"):
