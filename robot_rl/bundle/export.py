@@ -1,7 +1,7 @@
 """From a trained policy to a bundle: one ONNX graph, golden rows computed by training's own code, and a card.
 
-The graph is compared with training's modules in closed loop before the bundle is written, so that a bundle which exists
-has been shown to compute what was trained.
+The graph is compared with training's modules in closed loop, and timed against the control period, before the bundle is
+written: a bundle which exists has been shown to compute what was trained, and in time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from robot_rl.bundle.latency import Latency, measure_latency
 from robot_rl.bundle.metadata import onnx_metadata
 from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.bundle.write import write_bundle
@@ -46,6 +47,8 @@ class ClosedLoop:
     max_error: float
     """Largest difference between torch and ONNX in any output over all steps, in each output's own unit."""
     steps: int
+    latency: Latency | None = None
+    """Of the exported policy, where it was measured: afterwards, undisturbed by torch and the simulation."""
 
 
 def to_onnx(graph: PolicyGraph, run_path: str = "") -> bytes:
@@ -104,17 +107,21 @@ def export_policy(
     """Export, compare with torch over CLOSED_LOOP_STEPS steps of `env` (one environment), and write the bundle.
 
     `normalizer` maps obs to obs and `actor` obs to actions in [-1, 1]. Raises BundleError, and writes nothing, if the
-    exported graph and training's modules differ by more than CLOSED_LOOP_TOLERANCE.
+    exported graph and training's modules differ by more than CLOSED_LOOP_TOLERANCE, or if the graph takes longer than
+    the control period.
     """
     contract = env.policy_io.contract
     graph = PolicyGraph(env.policy_io, normalizer, actor).eval()
     model = to_onnx(graph, provenance.run)
-    loop = closed_loop(env, graph, OnnxPolicy(model, contract), CLOSED_LOOP_STEPS)
+    policy = OnnxPolicy(model, contract)
+    loop = closed_loop(env, graph, policy, CLOSED_LOOP_STEPS)
     if not loop.max_error <= CLOSED_LOOP_TOLERANCE:
         raise BundleError(
             f"the exported graph differs from training by {loop.max_error:.3g} within {loop.steps} closed-loop steps; "
             f"at most {CLOSED_LOOP_TOLERANCE:g} is accepted"
         )
+    latency = measure_latency(policy, loop.inputs)
+    latency.check(contract.control_period_s)
     obs = loop.outputs["obs"]
     write_bundle(
         path,
@@ -132,7 +139,7 @@ def export_policy(
         obs_std=obs.std(0, dtype=np.float64).tolist(),
         overwrite=overwrite,
     )
-    return loop
+    return replace(loop, latency=latency)
 
 
 @torch.no_grad()

@@ -50,9 +50,12 @@ def run(args: ExportArgs) -> Result:
     path = args.out or args.run / "bundle"
     loop = export_policy(env, normalizer, actor, path, provenance, overwrite=args.overwrite)
     env.close()
+    period_s = env.policy_io.contract.control_period_s
+    assert loop.latency is not None
     rows = (
         Row("export/closed_loop_error", loop.max_error, "1"),
         Row("export/closed_loop_steps", loop.steps, "steps"),
+        Row("export/action_p99", loop.latency.p99_s * 1e3, "ms", "control period", loop.latency.p99_s / period_s),
         Row("export/bundle", str(path)),
     )
     return Result(ok=True, rows=rows, details={"bundle": str(path), "contract": env.policy_io.contract.digest()})

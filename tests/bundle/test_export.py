@@ -1,5 +1,7 @@
 """Export: the graph computes what training computes, in closed loop, and carries nothing of the machine."""
 
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import nn
 
 from robot_rl.bundle import export
 from robot_rl.bundle.export import Provenance, closed_loop, export_policy, golden_rows, to_onnx
+from robot_rl.bundle.latency import measure_latency
 from robot_rl.bundle.metadata import metadata_problems
 from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.bundle.verify import verify_bundle
@@ -89,6 +92,8 @@ def test_bundle_matches_torch_over_a_thousand_closed_loop_steps_and_verifies(
     loop = export_policy(env, *modules(env.obs_dim), tmp_path / "bundle", PROVENANCE, overwrite=False)
     assert loop.steps == 1000
     assert loop.max_error <= 1e-5
+    assert loop.latency is not None
+    assert 0 < loop.latency.p50_s <= loop.latency.p99_s < env.policy_io.contract.control_period_s
     report = verify_bundle(tmp_path / "bundle", LEAP_HAND)
     assert report.problems == ()
     assert report.rows == 64
@@ -104,6 +109,23 @@ def test_a_graph_that_drifts_is_not_written(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(export, "to_onnx", lambda *_: wrong)
     with pytest.raises(BundleError, match="differs from training by"):
         export_policy(env, normalizer, other, tmp_path / "bundle", PROVENANCE, overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_policy_that_cannot_hold_its_rate_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph is right, but every action of it takes 60 ms where the contract asks for one each 50 ms."""
+    env = RandomJoints(1)
+    run = OnnxPolicy.run
+
+    def slow(self: OnnxPolicy, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        time.sleep(0.06)
+        return run(self, inputs)
+
+    monkeypatch.setattr(OnnxPolicy, "run", slow)
+    monkeypatch.setattr(export, "CLOSED_LOOP_STEPS", 3)
+    monkeypatch.setattr(export, "measure_latency", partial(measure_latency, runs=10))
+    with pytest.raises(BundleError, match=r"cannot hold its rate.*6\d.* ms.*control period is 50 ms"):
+        export_policy(env, *modules(env.obs_dim), tmp_path / "bundle", PROVENANCE, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
