@@ -146,26 +146,30 @@ def make_env(
     return PointMassEnv(num_envs, seed)
 
 
+_PRESET = {
+    "num_envs": 8,
+    "total_env_steps": 12_000,
+    "warmup_env_steps": 1_000,
+    "updates_per_env_step": 0.2,
+    "buffer_size": 20_000,
+    "evaluate_every": 4_000,
+    "checkpoint_every": 4_000,
+    "gamma": 0.95,
+    "learning_rate": 2e-3,
+    "tau": 0.02,
+    "initial_alpha": 0.1,
+    "actor_hidden": (64, 64),
+    "critic_hidden": (64, 64),
+}
+
 POINT_MASS = Task(
     name="point-mass",
     summary="Test task with a known optimum: push a point mass to the origin (learned in ten seconds)",
     robot=None,
     make_env=make_env,
     presets={
-        "sac": {
-            "num_envs": 8,
-            "total_env_steps": 12_000,
-            "warmup_env_steps": 1_000,
-            "updates_per_env_step": 0.2,
-            "buffer_size": 20_000,
-            "evaluate_every": 4_000,
-            "checkpoint_every": 4_000,
-            "gamma": 0.95,
-            "learning_rate": 2e-3,
-            "tau": 0.02,
-            "initial_alpha": 0.1,
-            "actor_hidden": (64, 64),
-            "critic_hidden": (64, 64),
-        }
+        "sac": _PRESET,
+        # Its targets move at every second update only.
+        "dsact": {**_PRESET, "tau": 0.04, "alpha_learning_rate": 2e-3, "activation": "relu"},
     },
 )

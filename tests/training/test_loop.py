@@ -36,8 +36,9 @@ def rows(run_dir):
         return list(csv.DictReader(file))
 
 
-def test_sac_comes_within_five_percent_of_the_analytic_optimum(tmp_path):
-    result = train(make_config(POINT_MASS, runs=tmp_path, total_env_steps=8_000))
+@pytest.mark.parametrize("algo", ["sac", "dsact"])
+def test_comes_within_five_percent_of_the_analytic_optimum(tmp_path, algo):
+    result = train(make_config(POINT_MASS, algo, runs=tmp_path, total_env_steps=8_000))
     normalizer, actor, config = load_policy(result.run_dir)
     gain = PointMassEnv.optimal_gain(config.algorithm.gamma).float()
     env = PointMassEnv(500)
@@ -65,7 +66,6 @@ def test_the_learning_rate_falls_in_a_straight_line_to_zero(tmp_path, monkeypatc
         assert scale == pytest.approx(1 - step / 600)
 
 
-@pytest.mark.parametrize("changes", [{}, {"algo": "dsact", "delay": 5}])  # stopped between two steps of the policy
 def demos(path):
     """Random transitions in the shape of a dataset."""
     g = torch.Generator().manual_seed(0)
@@ -74,13 +74,14 @@ def demos(path):
     return path
 
 
-@pytest.mark.parametrize("kind", ["plain", "n-step and demonstrations", "mapped"])
+@pytest.mark.parametrize("kind", ["plain", "n-step and demonstrations", "mapped", "dsact"])
 def test_a_resumed_run_equals_one_that_never_stopped_bit_for_bit(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(segments, "SEGMENT_BYTES", 1000)
     changes = {
         "plain": {},
         "n-step and demonstrations": {"n_step": 3, "demos": demos(tmp_path / "demos.safetensors"), "demo_share": 0.25},
         "mapped": {"replay_storage": "mapped"},
+        "dsact": {"algo": "dsact", "delay": 5},  # stopped between two steps of the policy
     }[kind]
     whole = train(tiny(tmp_path, **changes))
     first = train(tiny(tmp_path, total_env_steps=300, **changes))
@@ -185,20 +186,36 @@ def test_settings_that_would_change_what_was_learned_cannot_change_on_resume(tmp
 
 
 def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_of_before_kept(tmp_path, monkeypatch):
-    from robot_rl.algorithms import sac
+    """One batch among the healthy ones is poisoned; updates come in bursts of several."""
+    made, original = [], run.Run.sample
 
-    calls, original = [], sac.critic_loss
+    def poisoned(self):
+        batch = original(self)
+        made.append(batch)
+        return replace(batch, reward=batch.reward * float("nan")) if len(made) == 60 else batch
 
-    def poisoned(q, target, weight):
-        calls.append(1)
-        return original(q, target, weight) * (float("nan") if len(calls) == 60 else 1.0)
-
-    monkeypatch.setattr(sac, "critic_loss", poisoned)
-    with pytest.raises(TrainingError, match=r"critic_loss is nan.* at update 60;"):
-        train(tiny(tmp_path))
+    monkeypatch.setattr(run.Run, "sample", poisoned)
+    with pytest.raises(TrainingError, match=r"critic_loss is nan.* at update 60; reward, .* not finite; .*divergence;"):
+        train(tiny(tmp_path, updates_per_env_step=2.0, evaluate_every=0, checkpoint_every=30))
     (run_dir,) = (tmp_path / "point-mass").iterdir()
-    assert newest_checkpoint(run_dir).state["env_steps"] == 300
+    assert newest_checkpoint(run_dir).state["updates"] < 60
     assert all(p.isfinite().all() for p in load_policy(run_dir)[1].parameters())
+    saved = load_file(run_dir / "divergence" / "batch.safetensors")
+    assert torch.equal(saved["obs"], made[59].obs)
+    assert saved["reward"].isnan().all()
+    report = json.loads((run_dir / "divergence" / "report.json").read_text())
+    assert any(name.startswith("critic") for name in report["state"])
+    assert report["batch"]["reward"]["not_finite"] == 16
+    assert resume(run_dir, total_env_steps=120, checkpoint_every=0).env_steps == 120
+
+
+def test_an_exploding_critic_is_caught_before_it_overflows(tmp_path):
+    with pytest.raises(TrainingError, match=r"(q is -?\d.*cannot add up to more than|is (nan|inf))"):
+        train(tiny(tmp_path, learning_rate=30.0, total_env_steps=3000, updates_per_env_step=1.0))
+    (run_dir,) = (tmp_path / "point-mass").iterdir()
+    report = json.loads((run_dir / "divergence" / "report.json").read_text())
+    assert "cannot add up" in report["cause"]
+    assert all(isinstance(v, float) for row in report["values"] for v in row.values())
 
 
 def test_a_disk_full_for_a_while_costs_nothing_and_one_full_at_the_end_is_an_error(tmp_path, monkeypatch, capsys):
