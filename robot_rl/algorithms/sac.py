@@ -19,12 +19,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from robot_rl.algorithms.adam import Adam
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.critic import CriticEnsemble
 from robot_rl.networks.mlp import Activation
 from robot_rl.networks.normalizer import Normalizer, make_normalizer
-from robot_rl.networks.squashed_gaussian import SquashedGaussianActor
+from robot_rl.networks.squashed_gaussian import Sample, SquashedGaussianActor
 from robot_rl.replay.ring_buffer import Batch
 
 EntropyUnits = Literal["normalized", "environment"]
@@ -64,6 +65,8 @@ class SACConfig:
     of every action dimension to the entropy (DSAC-T, FastSAC and LIFT do that)."""
     time_limit: TimeLimit = "bootstrap"
     """At a time limit, bootstrap from the true last observation, or treat it as the end of the MDP."""
+    compile: bool = False
+    """Fuse the update with torch.compile: a quarter faster after half a minute, and needs a C++ compiler."""
     normalize_obs: bool = False
     """Standardise observations with their running mean and deviation; exported with the actor."""
 
@@ -98,6 +101,19 @@ def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor, weight: Tensor | None
 def alpha_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Eq. 18 with log α in place of α: the same zero, and a step size that does not shrink with α."""
     return -log_alpha * (log_prob.detach() + target_entropy).mean()
+
+
+def critic_gradient(q: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Of critic_loss with respect to q, (n_critics, batch)."""
+    error = (q - target) / q.shape[1]
+    return error if weight is None else weight * error
+
+
+def actor_gradients(q: Tensor, alpha: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Of actor_loss with respect to q (n_critics, batch), where it reaches only the smallest, and to log π (batch,)."""
+    each = torch.full_like(q[0], 1 / q.shape[1]) if weight is None else weight / q.shape[1]
+    smallest = q.argmin(0, keepdim=True)
+    return torch.zeros_like(q).scatter(0, smallest, -each.unsqueeze(0)), alpha * each
 
 
 class SAC:
@@ -136,14 +152,17 @@ class SAC:
             )
         self.critic = critic.to(device)
         self.critic_target = deepcopy(self.critic).requires_grad_(False)
-        self.log_alpha = torch.tensor(math.log(config.initial_alpha), device=device, requires_grad=True)
+        self.log_alpha = torch.tensor(math.log(config.initial_alpha), device=device)
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self.log_volume = log_volume(config.entropy_units, action_half_range)
         self.generator = torch.Generator(device).manual_seed(seed)
 
-        self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.learning_rate, fused=True)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.learning_rate, fused=True)
+        self.actor_optimizer = Adam(self.policy.body.flat)
+        self.critic_optimizer = Adam(self.critic.flat)
+        self.alpha_optimizer = Adam(self.log_alpha)
+        if config.compile:
+            self._critic_phase = torch.compile(self._critic_phase)
+            self._actor_phase = torch.compile(self._actor_phase)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
@@ -156,34 +175,56 @@ class SAC:
         if isinstance(self.normalizer, Normalizer):
             self.normalizer.update(obs)
 
+    @torch.no_grad()
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
         """One gradient step of temperature, critics, actor and targets, of `learning_rate` times `lr_scale`; returns
         scalars named by `metrics`."""
         lr = self.config.learning_rate * lr_scale
-        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        obs, alpha = self.normalizer(batch.obs), self.log_alpha.exp()
+        noise, next_noise = self._noise(batch.action), self._noise(batch.action)
+
+        sample, q, target, gradient = self._critic_phase(
+            obs, self.normalizer(batch.next_obs), batch, alpha, noise, next_noise
+        )
+        log_prob = sample.log_prob - self.log_volume
+        loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
+        self.alpha_optimizer.step(self.log_alpha, -(log_prob.mean() + self.target_entropy), lr)
+        self.critic_optimizer.step(self.critic.flat, gradient, lr)
+
+        q_of_policy, gradient = self._actor_phase(obs, sample, alpha, batch.weight)
+        self.actor_optimizer.step(self.policy.body.flat, gradient, lr)
+        self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
+
+        loss_critic = critic_loss(q, target, batch.weight)
+        loss_actor = actor_loss(q_of_policy, log_prob, alpha, batch.weight)
+        values = (loss_critic, loss_actor, loss_alpha, alpha, -log_prob.mean(), q.mean())
+        return dict(zip(self.metrics, values, strict=True))
+
+    def _critic_phase(
+        self, obs: Tensor, next_obs: Tensor, batch: Batch, alpha: Tensor, noise: Tensor, next_noise: Tensor
+    ) -> tuple[Sample, Tensor, Tensor, Tensor]:
+        """The policy's sample at obs, q (n_critics, batch), its target (batch,), and the gradient of the critics."""
+        sample, following = self.policy.run(obs, noise), self.policy.run(next_obs, next_noise)
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = self.config.gamma if batch.discount is None else batch.discount
-        alpha = self.log_alpha.detach().exp()
+        next_q = self.critic_target.run(next_obs, following.action)[0].squeeze(-1)
+        next_log_prob = following.log_prob - self.log_volume
+        target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, discount)
+        out, tape = self.critic.run(obs, batch.action)
+        q = out.squeeze(-1)
+        gradient = critic_gradient(q, target, batch.weight)
+        return sample, q, target, self.critic.gradient(tape, gradient.unsqueeze(-1))
 
-        action, log_prob = self._sample(obs)
-        loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        gradient_step(self.alpha_optimizer, loss_alpha, lr)
+    def _actor_phase(self, obs: Tensor, sample: Sample, alpha: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """q (n_critics, batch) of the policy's sample, and the gradient of the actor."""
+        out, tape = self.critic.run(obs, sample.action)
+        q = out.squeeze(-1)
+        q_gradient, log_prob_gradient = actor_gradients(q, alpha, weight)
+        action_gradient = self.critic.then_gradient(tape, q_gradient.unsqueeze(-1), self.action_dim)
+        return q, self.policy.gradient(sample, action_gradient, log_prob_gradient)
 
-        with torch.no_grad():
-            next_action, next_log_prob = self._sample(next_obs)
-            next_q = self.critic_target(next_obs, next_action)
-            target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, discount)
-        q = self.critic(obs, batch.action)
-        loss_critic = critic_loss(q, target, batch.weight)
-        gradient_step(self.critic_optimizer, loss_critic, lr)
-
-        loss_actor = actor_loss(self.critic(obs, action, frozen=True), log_prob, alpha, batch.weight)
-        gradient_step(self.actor_optimizer, loss_actor, lr)
-
-        with torch.no_grad():
-            self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
-            values = (loss_critic, loss_actor, loss_alpha, alpha, -log_prob.mean(), q.mean())
-        return {name: value.detach() for name, value in zip(self.metrics, values, strict=True)}
+    def _noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator, device=self.device, dtype=like.dtype)
 
     def actor(self) -> nn.Module:
         """The deterministic policy for export: normalised obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""
@@ -194,10 +235,6 @@ class SAC:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         unpack(self._parts(), state)
-
-    def _sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        action, log_prob = self.policy.sample(obs, self.generator)
-        return action, log_prob - self.log_volume
 
     def _parts(self) -> dict[str, Part]:
         return {

@@ -42,6 +42,10 @@ _RULES: dict[Activation, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Ten
 }
 
 
+Tape = tuple[Tensor, ...]
+"""Inputs of all layers, what the activations' derivatives need, and the parts of the layer normalisations."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """Views of one layer's parameters, or of their gradients, for n networks."""
@@ -102,6 +106,41 @@ class MLPStack(nn.Module):
         """
         return _Forward.apply(self.flat.detach() if frozen else self.flat, x, then, self)
 
+    def run(self, x: Tensor, then: Tensor | None = None, flat: Tensor | None = None) -> tuple[Tensor, Tape]:
+        """`forward` outside of autograd: the output, and what `gradient` and `then_gradient` need to go back."""
+        x = x if then is None else torch.cat((x, then), dim=-1)
+        function, _, keeps_output = _RULES[self.activation]
+        *hidden, last = self.layers(self.flat.detach() if flat is None else flat)
+        h = x.expand(self.n, -1, -1)
+        inputs, kept, norms = [h], [], []
+        for layer in hidden:
+            z = torch.baddbmm(layer.bias, h, layer.weight)
+            if layer.scale is not None and layer.shift is not None:
+                normed, mean, rstd = _aten.native_layer_norm(z, z.shape[-1:], None, None, EPSILON)
+                norms += [z, normed, mean, rstd]
+                z = torch.addcmul(layer.shift, normed, layer.scale)
+            h = function(z)
+            inputs.append(h)
+            kept.append(h if keeps_output else z)
+        if last.weight.shape[-1] == 1:
+            # A product and a sum are several times faster than a batched matrix product with one column.
+            out = (h * last.weight.mT).sum(-1, keepdim=True) + last.bias
+        else:
+            out = torch.baddbmm(last.bias, h, last.weight)
+        return out, (*inputs, *kept, *norms)
+
+    def gradient(self, tape: Tape, gradient: Tensor) -> Tensor:
+        """Of the parameters, laid out as `flat`, from that of the output (n, batch, out_dim) of the `run`."""
+        flat_gradient = _backward(self, self.flat.detach(), tape, gradient, True, 0)[0]
+        assert flat_gradient is not None
+        return flat_gradient
+
+    def then_gradient(self, tape: Tape, gradient: Tensor, then_dim: int) -> Tensor:
+        """Of the last `then_dim` inputs (batch, then_dim), summed over the networks."""
+        then = _backward(self, self.flat.detach(), tape, gradient, False, then_dim)[1]
+        assert then is not None
+        return then
+
     def sequential(self, index: int, outputs: slice = slice(None)) -> nn.Sequential:
         """One of the networks, cut down to some of its outputs, as ordinary layers with copies of the weights."""
         modules: list[nn.Module] = []
@@ -123,58 +162,48 @@ class MLPStack(nn.Module):
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, x: Tensor, then: Tensor | None, stack: MLPStack) -> Tensor:
-        x = x if then is None else torch.cat((x, then), dim=-1)
-        function, _, keeps_output = _RULES[stack.activation]
-        *hidden, last = stack.layers(flat)
-        h = x.expand(stack.n, -1, -1)
-        inputs, kept, norms = [h], [], []
-        for layer in hidden:
-            z = torch.baddbmm(layer.bias, h, layer.weight)
-            if layer.scale is not None and layer.shift is not None:
-                normed, mean, rstd = _aten.native_layer_norm(z, z.shape[-1:], None, None, EPSILON)
-                norms += [z, normed, mean, rstd]
-                z = torch.addcmul(layer.shift, normed, layer.scale)
-            h = function(z)
-            inputs.append(h)
-            kept.append(h if keeps_output else z)
-        ctx.save_for_backward(flat, *inputs, *kept, *norms)
+        out, tape = stack.run(x, then, flat)
+        ctx.save_for_backward(flat, *tape)
         ctx.stack, ctx.then_dim = stack, 0 if then is None else then.shape[-1]
-        if last.weight.shape[-1] == 1:
-            # A product and a sum are several times faster than a batched matrix product with one column.
-            return (h * last.weight.mT).sum(-1, keepdim=True) + last.bias
-        return torch.baddbmm(last.bias, h, last.weight)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:  # type: ignore[override]
-        flat, *saved = ctx.saved_tensors
-        stack: MLPStack = ctx.stack
-        layers = stack.layers(flat)
-        depths = len(layers)
-        inputs, kept, norms = saved[:depths], saved[depths : 2 * depths - 1], saved[2 * depths - 1 :]
-        derivative = _RULES[stack.activation][1]
-        flat_gradient = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
-        gradients = stack.layers(flat_gradient) if flat_gradient is not None else None
-        g = gradient
-        for depth in range(depths - 1, -1, -1):
-            weight = layers[depth].weight
-            if gradients is not None:
-                torch.bmm(inputs[depth].mT, g, out=gradients[depth].weight)
-                torch.sum(g, dim=1, keepdim=True, out=gradients[depth].bias)
-            if depth == 0:
-                break
-            g = g * weight.mT if weight.shape[-1] == 1 else torch.bmm(g, weight.mT)
-            g = derivative(g, kept[depth - 1])
-            scale = layers[depth - 1].scale
-            if scale is not None:
-                z, normed, mean, rstd = norms[4 * (depth - 1) : 4 * depth]
-                if gradients is not None:
-                    torch.sum(g * normed, dim=1, keepdim=True, out=gradients[depth - 1].scale)
-                    torch.sum(g, dim=1, keepdim=True, out=gradients[depth - 1].shift)
-                g = _aten.native_layer_norm_backward(
-                    g * scale, z, z.shape[-1:], mean, rstd, None, None, [True, False, False]
-                )[0]
-        then_gradient = None
-        if ctx.needs_input_grad[2]:
-            then_gradient = torch.bmm(g, layers[0].weight[:, -ctx.then_dim :].mT).sum(0)
+        flat, *tape = ctx.saved_tensors
+        then_dim = ctx.then_dim if ctx.needs_input_grad[2] else 0
+        flat_gradient, then_gradient = _backward(ctx.stack, flat, tape, gradient, ctx.needs_input_grad[0], then_dim)
         return flat_gradient, None, then_gradient, None
+
+
+def _backward(
+    stack: MLPStack, flat: Tensor, tape: Sequence[Tensor], gradient: Tensor, parameters: bool, then_dim: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the parameters, if wanted, and of the last `then_dim` inputs, summed over the networks."""
+    layers = stack.layers(flat)
+    depths = len(layers)
+    inputs, kept, norms = tape[:depths], tape[depths : 2 * depths - 1], tape[2 * depths - 1 :]
+    derivative = _RULES[stack.activation][1]
+    flat_gradient = torch.empty_like(flat) if parameters else None
+    gradients = stack.layers(flat_gradient) if flat_gradient is not None else None
+    g = gradient
+    for depth in range(depths - 1, -1, -1):
+        weight = layers[depth].weight
+        if gradients is not None:
+            torch.bmm(inputs[depth].mT, g, out=gradients[depth].weight)
+            torch.sum(g, dim=1, keepdim=True, out=gradients[depth].bias)
+        if depth == 0:
+            break
+        g = g * weight.mT if weight.shape[-1] == 1 else torch.bmm(g, weight.mT)
+        g = derivative(g, kept[depth - 1])
+        scale = layers[depth - 1].scale
+        if scale is not None:
+            z, normed, mean, rstd = norms[4 * (depth - 1) : 4 * depth]
+            if gradients is not None:
+                torch.sum(g * normed, dim=1, keepdim=True, out=gradients[depth - 1].scale)
+                torch.sum(g, dim=1, keepdim=True, out=gradients[depth - 1].shift)
+            g = _aten.native_layer_norm_backward(
+                g * scale, z, z.shape[-1:], mean, rstd, None, None, [True, False, False]
+            )[0]
+    then_gradient = torch.bmm(g, layers[0].weight[:, -then_dim:].mT).sum(0) if then_dim else None
+    return flat_gradient, then_gradient

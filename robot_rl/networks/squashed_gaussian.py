@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_rl.networks.mlp import Activation, MLPStack
+from robot_rl.networks.mlp import Activation, MLPStack, Tape
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class Sample(NamedTuple):
+    """Actions, and what their gradient needs."""
+
+    action: Tensor
+    """(n, action_dim)."""
+    log_prob: Tensor
+    """(n,)."""
+    std_noise: Tensor
+    """(n, action_dim): d u / d log std."""
+    inside: Tensor
+    """(n, action_dim): whether log std lies within its bounds."""
+    tape: Tape
 
 
 class SquashedGaussianActor(nn.Module):
@@ -42,6 +57,28 @@ class SquashedGaussianActor(nn.Module):
         mean, log_std = self.body(obs)[0].chunk(2, dim=-1)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return squash(mean, log_std.clamp(*self.log_std_bounds), noise)
+
+    def run(self, obs: Tensor, noise: Tensor) -> Sample:
+        """`sample` with the given standard normal noise (n, action_dim), outside of autograd."""
+        out, tape = self.body.run(obs)
+        mean, log_std = out[0].chunk(2, dim=-1)
+        low, high = self.log_std_bounds
+        clamped = log_std.clamp(low, high)
+        action, log_prob = squash(mean, clamped, noise)
+        # The clamp passes a gradient on its bounds, as torch's does.
+        std_noise = clamped.exp() * noise * (clamped == log_std)
+        return Sample(action, log_prob, std_noise, clamped == log_std, tape)
+
+    def gradient(self, sample: Sample, action_gradient: Tensor, log_prob_gradient: Tensor) -> Tensor:
+        """Of the parameters, laid out as `body.flat`, from those of the action (n, action_dim) and of log π (n,).
+
+        With u = mean + std noise: d action / du = 1 - action², d log π / du = 2 action, d log π / d log std = -1.
+        """
+        log_prob_gradient = log_prob_gradient.unsqueeze(-1)
+        action = sample.action
+        mean = action_gradient * (1 - action.square()) + 2 * log_prob_gradient * action
+        log_std = mean * sample.std_noise - log_prob_gradient * sample.inside
+        return self.body.gradient(sample.tape, torch.cat((mean, log_std), dim=-1).unsqueeze(0))
 
     def deterministic(self) -> nn.Sequential:
         """`forward` as ordinary layers, with copies of the weights: for export."""

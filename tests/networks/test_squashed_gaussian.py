@@ -59,3 +59,19 @@ def test_log_std_is_clamped(bias, limit):
     action, log_prob = actor.sample(obs, generator)
     expected = squash(torch.zeros(1, 1), torch.full((1, 1), limit), noise)
     torch.testing.assert_close((action, log_prob), expected)
+
+
+@pytest.mark.parametrize("bounds", [(-20.0, 2.0), (-0.1, 0.1)])
+def test_gradient_by_hand_equals_autograd(bounds):
+    torch.manual_seed(0)
+    actor = SquashedGaussianActor(4, 2, (8,), log_std_bounds=bounds).double()
+    obs, noise = torch.randn(50, 4, dtype=torch.float64), torch.randn(50, 2, dtype=torch.float64)
+    action_gradient, log_prob_gradient = torch.randn(50, 2, dtype=torch.float64), torch.randn(50, dtype=torch.float64)
+    sample = actor.run(obs, noise)
+    mean, log_std = actor.body(obs)[0].chunk(2, dim=-1)
+    action, log_prob = squash(mean, log_std.clamp(*bounds), noise)
+    torch.testing.assert_close((sample.action, sample.log_prob), (action, log_prob))
+    ((action * action_gradient).sum() + (log_prob * log_prob_gradient).sum()).backward()
+    torch.testing.assert_close(actor.gradient(sample, action_gradient, log_prob_gradient), actor.body.flat.grad)
+    if bounds[0] > -1:
+        assert 0.1 < sample.inside.double().mean() < 0.9  # both sides of the clamp are met
