@@ -21,6 +21,7 @@ from robot_rl.training.evaluate import Evaluation
 from robot_rl.training.metrics import Metrics
 from robot_rl.training.progress import Progress, duration
 from robot_rl.training.run import Run, describe_run, make_run, make_run_dir
+from robot_rl.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class RunResult:
 def train(config: TrainConfig, task: Task | None = None) -> RunResult:
     """Train from scratch in a new run folder. `task` replaces the look-up of `config.task` by name.
 
-    Raises ConfigError for what cannot be built, EnvError and TrainingError for values that are not finite (checkpoints
-    of before are kept), and CheckpointError if the last checkpoint cannot be written. One on the way that cannot be
-    written is only a warning: the older ones are intact, and the disk may have room again by the next.
+    Raises ConfigError for what cannot be built, EnvError for rewards and observations that are not finite,
+    TrainingError for a learner that diverges (see watch.py; checkpoints of before are kept), and CheckpointError if the
+    last checkpoint cannot be written. One on the way that cannot be written is only a warning: the older ones are
+    intact, and the disk may have room again by the next.
     """
     task = task or get_task(config.task)
     torch.set_num_threads(config.torch_threads)
@@ -82,11 +84,15 @@ def _finish(run: Run) -> RunResult:
     """Loop to the end, or to a signal; then evaluate and save."""
     progress, stop = Progress(), StopSignal()
     metrics = Metrics(run.run_dir, run.algorithm.metrics, run.env_steps)
+    watch = Watch(
+        run.run_dir, run.algorithm.metrics, run.config.algorithm.gamma, run.algorithm.state_dict, run.largest_reward
+    )
     progress.note(f"{run.config.task}: {run.config.algo}, {run.config.num_envs} environments -> {run.run_dir}")
     try:
         with stop:
-            evaluation = _loop(run, metrics, progress, stop)
+            evaluation = _loop(run, metrics, watch, progress, stop)
         if run.saved_at != run.env_steps:
+            watch.check_state(run.updates)
             run.save()
     finally:
         metrics.close()
@@ -96,7 +102,7 @@ def _finish(run: Run) -> RunResult:
     return RunResult(run.run_dir, run.env_steps, run.updates, run.wall_s, evaluation, stop.requested)
 
 
-def _loop(run: Run, metrics: Metrics, progress: Progress, stop: StopSignal) -> Evaluation | None:
+def _loop(run: Run, metrics: Metrics, watch: Watch, progress: Progress, stop: StopSignal) -> Evaluation | None:
     """Act, step, store, update, evaluate, log, save."""
     config, evaluation = run.config, None
     clock = time.monotonic() - run.wall_s
@@ -107,8 +113,10 @@ def _loop(run: Run, metrics: Metrics, progress: Progress, stop: StopSignal) -> E
         run.env_steps += config.num_envs
         metrics.add_step(step)
         for _ in range(run.updates_due()):
-            metrics.add_update(run.algorithm.update(run.sample(), run.lr_scale()))
+            batch = run.sample()
+            watch.add(batch, metrics.add_update(run.algorithm.update(batch, run.lr_scale())))
             run.updates += 1
+        watch.check(run.updates)
 
         last = run.env_steps >= config.total_env_steps
         if run.crossed(config.evaluate_every) or last:
@@ -119,6 +127,7 @@ def _loop(run: Run, metrics: Metrics, progress: Progress, stop: StopSignal) -> E
         if run.crossed(config.log_every) or last:
             progress.update(_progress_line(run, metrics.write(run.env_steps, run.wall_s, run.updates)))
         if run.crossed(config.checkpoint_every):
+            watch.check_state(run.updates)
             _save_or_warn(run, progress)
         if _successful(evaluation, config.stop_at_success):
             break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 import time
 from collections import deque
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 from robot_rl.env import Step
-from robot_rl.errors import TrainingError
 from robot_rl.training.evaluate import Evaluation
 
 EPISODES = 100
@@ -69,17 +67,12 @@ class Metrics:
                 self._terms[name] = self._terms.get(name, torch.zeros(())) + value.mean()
         self._steps += 1
 
-    def add_update(self, values: Mapping[str, Tensor]) -> None:
-        """Take in what one update returned. Raises TrainingError naming a value that is not finite."""
+    def add_update(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Take in what one update returned; the values in the order of the metrics' names, as one tensor."""
         row = torch.stack([values[name] for name in self._names])
-        if not math.isfinite(row.sum().item()):
-            bad = {name: v for name, v in zip(self._names, row.tolist(), strict=True) if not math.isfinite(v)}
-            raise TrainingError(
-                f"{', '.join(f'{k} is {v}' for k, v in bad.items())} at update {self._since[2] + self._n_updates + 1}; "
-                "the last checkpoint is from before. Usual causes: learning_rate too high, unscaled rewards"
-            )
         self._updates = row if self._updates is None else self._updates + row
         self._n_updates += 1
+        return row
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         self._evaluation = evaluation

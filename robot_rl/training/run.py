@@ -76,6 +76,10 @@ class Run:
         """The batch of the next update."""
         return self.source.sample(self.config.algorithm.batch_size)
 
+    def largest_reward(self) -> float:
+        """The largest |reward| that batches are drawn from."""
+        return max(replay.largest_reward() for replay in (self.replay, self.demos) if replay is not None)
+
     def lr_scale(self) -> float:
         """What to multiply the learning rate with now."""
         return 1.0 - self.env_steps / self.config.total_env_steps if self.config.lr_decay else 1.0
