@@ -25,10 +25,11 @@ from torch import Tensor, nn
 
 from robot_rl.algorithms.algorithm import get_algorithm
 from robot_rl.errors import CheckpointError
-from robot_rl.replay.ring_buffer import RingBuffer
+from robot_rl.replay.dataset import by_episode
+from robot_rl.replay.ring_buffer import Batch, RingBuffer
 from robot_rl.training.config import TrainConfig, config_from_json
 from robot_rl.training.files import sync, write_tensors, write_text
-from robot_rl.training.segments import write_segments
+from robot_rl.training.segments import read_segments, write_segments
 
 FOLDER, STATE = "checkpoints", "state.json"
 KEEP = 2
@@ -125,6 +126,15 @@ def load_policy(run_dir: Path | str) -> tuple[nn.Module, nn.Module, TrainConfig]
     )
     algorithm.load_state_dict(split(checkpoint.load("model"), "algorithm"))
     return algorithm.normalizer.eval(), algorithm.actor().eval(), config
+
+
+def load_transitions(run_dir: Path | str) -> Batch:
+    """What the replay of the newest checkpoint holds, episode after episode: for `write_transitions`."""
+    run_dir = Path(run_dir)
+    config, checkpoint = load_config(run_dir), newest_checkpoint(run_dir)
+    replay = RingBuffer(config.buffer_size, checkpoint.state["obs_dim"], checkpoint.state["action_dim"])
+    read_segments(checkpoint.path, replay)
+    return by_episode(replay.batch(replay.rows(replay.total - len(replay), replay.total)), config.num_envs)
 
 
 def join(groups: Groups) -> dict[str, Tensor]:

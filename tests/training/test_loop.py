@@ -15,7 +15,7 @@ from robot_rl.replay.dataset import read_transitions, write_transitions
 from robot_rl.replay.ring_buffer import Batch
 from robot_rl.testing.point_mass import POINT_MASS, PointMassEnv
 from robot_rl.training import loop, run, segments
-from robot_rl.training.checkpoint import load_policy, newest_checkpoint
+from robot_rl.training.checkpoint import load_policy, load_transitions, newest_checkpoint
 from robot_rl.training.collect import collect
 from robot_rl.training.config import make_config
 from robot_rl.training.evaluate import evaluate
@@ -119,6 +119,17 @@ def test_batches_are_what_the_settings_say(tmp_path):
     collect(plain.env, plain.replay, plain.obs, torch.zeros(3, 1))
     assert plain.sample().discount is None
     assert plain.sample().demonstration is None
+
+
+def test_a_replay_becomes_demonstrations_of_another_run(tmp_path):
+    """Episodes are whole and in order: n-step returns refuse anything else."""
+    result = train(tiny(tmp_path))
+    batch = load_transitions(result.run_dir)
+    assert batch.obs.shape == (400, 2)
+    goes_on = (batch.next_obs[:-1] == batch.obs[1:]).all(-1)
+    assert torch.equal(~goes_on, (batch.terminated + batch.truncated)[:-1] > 0)
+    write_transitions(tmp_path / "demos.safetensors", batch)
+    assert train(tiny(tmp_path, demos=tmp_path / "demos.safetensors", n_step=3, name="next")).updates == result.updates
 
 
 def test_demonstrations_may_move_but_not_change(tmp_path):
