@@ -22,14 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_rl.algorithms.sac import (
-    EntropyUnits,
-    TimeLimit,
-    actor_loss,
-    alpha_loss,
-    gradient_step,
-    log_volume,
-)
+from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.sac import EntropyUnits, TimeLimit, actor_loss, alpha_loss, log_volume
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.critic import GaussianCriticEnsemble
@@ -198,7 +192,7 @@ class DSACT:
         self.policy, self.critic = policy.to(device), critic.to(device)
         self.policy_target = deepcopy(self.policy).requires_grad_(False)
         self.critic_target = deepcopy(self.critic).requires_grad_(False)
-        self.log_alpha = torch.tensor(math.log(config.initial_alpha), device=device, requires_grad=True)
+        self.log_alpha = torch.tensor(math.log(config.initial_alpha), device=device)
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self.log_volume = log_volume(config.entropy_units, action_half_range)
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -209,9 +203,9 @@ class DSACT:
         self.policy_metrics = torch.zeros(3, device=device)
         """Actor loss, temperature loss and entropy of the last update that moved the policy."""
 
-        self.actor_optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.learning_rate, fused=True)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=config.alpha_learning_rate, fused=True)
+        self.actor_optimizer = Adam(self.policy.body.flat)
+        self.critic_optimizer = Adam(self.critic.flat)
+        self.alpha_optimizer = Adam(self.log_alpha)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
@@ -228,7 +222,7 @@ class DSACT:
         """One gradient step of the critics and, at every `delay`-th call, of temperature, policy and targets, of the
         learning rates times `lr_scale`; returns scalars named by `metrics`."""
         obs = self.normalizer(batch.obs)
-        alpha = self.log_alpha.detach().exp()
+        alpha = self.log_alpha.exp()
         target, sample = self._targets(batch, alpha)
         policy_moves = int(self.updates) % self.config.delay == 0
         if policy_moves:  # before the critics' step: the paper's gradients are all taken at the same parameters
@@ -239,7 +233,8 @@ class DSACT:
         self.mean_std.lerp_(std.detach().mean(-1, keepdim=True), share)
         loss = CRITIC_LOSSES[self.config.critic_loss](mean, std, target, sample, self.mean_std)
         loss = (loss if batch.weight is None else batch.weight * loss).mean(-1).sum()
-        gradient_step(self.critic_optimizer, loss, self.config.learning_rate * lr_scale)
+        (gradient,) = torch.autograd.grad(loss, self.critic.flat)
+        self.critic_optimizer.step(self.critic.flat, gradient, self.config.learning_rate * lr_scale)
 
         with torch.no_grad():
             if policy_moves:
@@ -265,12 +260,15 @@ class DSACT:
     def _update_policy(self, obs: Tensor, alpha: Tensor, weight: Tensor | None, lr_scale: float) -> None:
         action, log_prob = self.policy.sample(obs, self.generator)
         log_prob = log_prob - self.log_volume
-        loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        loss_actor = actor_loss(self.critic(obs, action, frozen=True)[0], log_prob, alpha, weight)
-        gradient_step(self.alpha_optimizer, loss_alpha, self.config.alpha_learning_rate * lr_scale)
-        gradient_step(self.actor_optimizer, loss_actor, self.config.learning_rate * lr_scale)
+        loss = actor_loss(self.critic(obs, action, frozen=True)[0], log_prob, alpha, weight)
+        (gradient,) = torch.autograd.grad(loss, self.policy.body.flat)
+        self.actor_optimizer.step(self.policy.body.flat, gradient, self.config.learning_rate * lr_scale)
         with torch.no_grad():
-            torch.stack((loss_actor, loss_alpha, -log_prob.mean()), out=self.policy_metrics)
+            entropy = -log_prob.mean()
+            values = (loss, alpha_loss(self.log_alpha, log_prob, self.target_entropy), entropy)
+            torch.stack(values, out=self.policy_metrics)
+            alpha_gradient = entropy - self.target_entropy
+            self.alpha_optimizer.step(self.log_alpha, alpha_gradient, self.config.alpha_learning_rate * lr_scale)
 
     def actor(self) -> nn.Module:
         """The deterministic policy for export: normalised obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""

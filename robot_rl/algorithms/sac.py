@@ -257,11 +257,3 @@ def log_volume(units: EntropyUnits, action_half_range: Tensor | None) -> float:
     if action_half_range is None:
         raise ConfigError("entropy_units='environment' needs an environment that states its action_half_range")
     return float(action_half_range.log().sum())
-
-
-def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
-    """One step of size `lr` down the gradient of the loss."""
-    optimizer.param_groups[0]["lr"] = lr
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
