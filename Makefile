@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ROS_PACKAGES := robot_rl_bridge robot_rl_bringup
 
-.PHONY: help demo test test-all check format setup setup-dev clean
+.PHONY: help demo test test-all check format setup setup-dev peers clean
 help:
 	@echo "make demo      install into $(VENV), then train, export, verify and run the hand over ROS 2 (about 8 minutes)"
 	@echo "make test      install, then run the tests"
 	@echo "make test-all  the same with the slow tests"
 	@echo "make check     formatting, lint, types, import rules"
 	@echo "make setup     install only; setup-dev: with what tests and checks need"
+	@echo "make peers     install SBX into .venv-peers, for \`robot-rl bench learner\`"
 	@echo "make clean     remove $(VENV)"
 
 # torch goes first: which build of it (CPU or CUDA) is up to the index or wheel folder that pip is pointed at.
@@ -51,5 +52,11 @@ format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# jax has its own ideas about versions, so it gets its own environment.
+peers:
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check 'sbx-rl>=0.20'
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers

@@ -1,0 +1,215 @@
+"""`robot-rl bench learner`: gradient updates and whole training steps per second, beside Stable-Baselines3 and SBX.
+
+Same networks (2 x 256), batch (256), data and machine, in interleaved rounds; a rate is the median over rounds. Each
+contender is measured on one and on two torch threads and keeps the better; SBX chooses its threads itself. SBX needs
+jax and has an environment of its own (`make peers`, found as .venv-peers or by ROBOT_RL_PEERS); without it, its rows
+are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robot_rl.commands.result import Result, Row
+from robot_rl.errors import RobotRLError
+
+if TYPE_CHECKING:
+    from robot_rl.algorithms.algorithm import Algorithm
+
+SIZES = {"HalfCheetah-v5": (17, 6), "Humanoid-v5": (348, 17)}
+"""Observation and action dimensions of the Gymnasium environments after which the rows are named."""
+BATCH, HIDDEN, ROWS = 256, (256, 256), 10_000
+ROUNDS, UPDATES = 5, 60
+THREADS = (1, 2)
+COMPILE = True
+"""Also measure SAC compiled, which takes a C++ compiler and half a minute."""
+END_TO_END_ENV, END_TO_END_STEPS, WARMUP = "HalfCheetah-v5", 2_000, 500
+
+Run = Callable[[int], float]
+"""Does about n updates and returns updates per second."""
+
+
+def benchmark() -> Result:
+    rows: list[Row] = []
+    for env, (obs_dim, action_dim) in SIZES.items():
+        rates = _measure(obs_dim, action_dim)
+        rows += [Row(f"learner/updates/{env}/{name}", rate, "updates/s") for name, rate in rates.items()]
+        for algo in (a for a in ("sac", "sac-compiled", "dsact") if a in rates):
+            rows += [
+                Row(f"learner/{algo}/{env}/{peer}", rates[algo], "updates/s", peer, rates[algo] / rates[peer])
+                for peer in ("sb3", "sbx")
+                if peer in rates
+            ]
+        rows.append(Row(f"learner/dsact/{env}/time", 1e3 / rates["dsact"], "ms", "sac", rates["sac"] / rates["dsact"]))
+    rows += _end_to_end()
+    return Result(ok=True, rows=tuple(rows), details={"rounds": ROUNDS, "batch": BATCH, "hidden": HIDDEN})
+
+
+def _measure(obs_dim: int, action_dim: int) -> dict[str, float]:
+    """Updates per second of each contender at its better number of threads."""
+    import torch
+
+    with ExitStack() as stack:
+        torch_runs: dict[str, Run] = {
+            "sac": _ours(obs_dim, action_dim, "sac"),
+            "dsact": _ours(obs_dim, action_dim, "dsact", actor_hidden=HIDDEN, critic_hidden=HIDDEN, activation="relu"),
+            "sb3": _sb3(obs_dim, action_dim),
+        }
+        if COMPILE:
+            torch_runs["sac-compiled"] = _ours(obs_dim, action_dim, "sac", compile=True)
+        python = peers_python()
+        sbx = stack.enter_context(_sbx(python, obs_dim, action_dim)) if python else None
+        rates: dict[tuple[str, int], list[float]] = {}
+        for round_ in range(ROUNDS + 1):
+            for threads in THREADS:
+                torch.set_num_threads(threads)
+                for name, run in torch_runs.items():
+                    rate = run(UPDATES)
+                    if round_:  # the first warms up, and compiles
+                        rates.setdefault((name, threads), []).append(rate)
+            if sbx:
+                rate = sbx(UPDATES)
+                if round_:
+                    rates.setdefault(("sbx", 0), []).append(rate)
+    torch.set_num_threads(1)
+    best: dict[str, float] = {}
+    for (name, _), values in rates.items():
+        best[name] = max(best.get(name, 0.0), statistics.median(values))
+    return best
+
+
+def _ours(obs_dim: int, action_dim: int, algo: str, **changes: Any) -> Run:
+    import torch
+
+    from robot_rl.algorithms.algorithm import get_algorithm
+    from robot_rl.replay.ring_buffer import RingBuffer
+
+    entry = get_algorithm(algo)
+    config = {"batch_size": BATCH, "actor_hidden": HIDDEN, "critic_hidden": HIDDEN, "activation": "relu", **changes}
+    algorithm: Algorithm = entry.make(entry.config(**config), obs_dim, action_dim)
+    replay = RingBuffer(ROWS, obs_dim, action_dim)
+    action = torch.rand(ROWS, action_dim) * 2 - 1
+    zeros = torch.zeros(ROWS)
+    replay.add(torch.randn(ROWS, obs_dim), action, torch.randn(ROWS), zeros, zeros, torch.randn(ROWS, obs_dim))
+
+    def run(updates: int) -> float:
+        start = time.perf_counter()
+        for _ in range(updates):
+            algorithm.update(replay.sample(BATCH))
+        return updates / (time.perf_counter() - start)
+
+    return run
+
+
+def _sb3(obs_dim: int, action_dim: int) -> Run:
+    import gymnasium as gym
+    import numpy as np
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.logger import Logger
+
+    class Shapes(gym.Env[Any, Any]):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        action_space = gym.spaces.Box(-1, 1, (action_dim,), np.float32)
+
+    model = SAC("MlpPolicy", Shapes(), buffer_size=ROWS, device="cpu", policy_kwargs={"net_arch": list(HIDDEN)})
+    model.set_logger(Logger(None, []))
+    rng = np.random.default_rng(0)
+    assert model.replay_buffer is not None
+    for _ in range(ROWS):
+        obs, next_obs = rng.normal(size=(2, 1, obs_dim)).astype(np.float32)
+        action = rng.uniform(-1, 1, (1, action_dim)).astype(np.float32)
+        model.replay_buffer.add(obs, next_obs, action, rng.normal(size=1), np.zeros(1), [{}])
+
+    def run(updates: int) -> float:
+        start = time.perf_counter()
+        model.train(updates, BATCH)
+        return updates / (time.perf_counter() - start)
+
+    return run
+
+
+def peers_python() -> Path | None:
+    """Interpreter of the environment that holds SBX, if there is one."""
+    folder = Path(os.environ.get("ROBOT_RL_PEERS", ".venv-peers"))
+    python = folder / "bin" / "python"
+    return python.absolute() if python.exists() else None
+
+
+@contextmanager
+def _sbx(python: Path, obs_dim: int, action_dim: int) -> Iterator[Run]:
+    script = Path(__file__).with_name("sbx_worker.py")
+    command = [str(python), str(script), str(obs_dim), str(action_dim)]
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def ask(updates: int) -> float:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{updates}\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    try:
+        if process.stdout.readline().strip() != "ready":
+            raise RobotRLError(f"SBX did not start in {python}; is sbx-rl installed there? See `make peers`")
+        yield ask
+    finally:
+        process.stdin.close()
+        process.terminate()
+        process.wait()
+
+
+def _end_to_end() -> list[Row]:
+    """Environment steps per second of whole training runs, warm-up and everything after it, at one update per step."""
+    import tempfile
+
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {"ours": partial(_train_ours, Path(folder)), "sb3": _train_sb3}
+        rates: dict[tuple[str, int], list[float]] = {}
+        for _ in range(3):
+            for threads in THREADS:
+                for name, train in contenders.items():
+                    torch.set_num_threads(threads)
+                    rates.setdefault((name, threads), []).append(train(threads))
+    torch.set_num_threads(1)
+    best = {n: max(statistics.median(v) for (name, _), v in rates.items() if name == n) for n in contenders}
+    name = f"learner/end-to-end/{END_TO_END_ENV}"
+    return [
+        Row(f"{name}/sb3", best["ours"], "env steps/s", "sb3", best["ours"] / best["sb3"]),
+        Row(f"{name}/sb3/rate", best["sb3"], "env steps/s"),
+    ]
+
+
+def _train_ours(folder: Path, threads: int) -> float:
+    from robot_rl.env import get_task
+    from robot_rl.training.config import make_config
+    from robot_rl.training.loop import train
+
+    config = make_config(
+        get_task(f"gym:{END_TO_END_ENV}"), "sac", total_env_steps=END_TO_END_STEPS, warmup_env_steps=WARMUP,
+        runs=folder, evaluate_episodes=1, evaluate_every=0, checkpoint_every=0, torch_threads=threads,
+        log_every=END_TO_END_STEPS, buffer_size=10_000,
+    )  # fmt: skip
+    start = time.perf_counter()
+    train(config)
+    return END_TO_END_STEPS / (time.perf_counter() - start)
+
+
+def _train_sb3(threads: int) -> float:
+    from stable_baselines3 import SAC
+
+    start = time.perf_counter()
+    SAC("MlpPolicy", END_TO_END_ENV, device="cpu", learning_starts=WARMUP, buffer_size=10_000).learn(END_TO_END_STEPS)
+    return END_TO_END_STEPS / (time.perf_counter() - start)
