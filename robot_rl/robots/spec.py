@@ -88,6 +88,9 @@ class RobotSpec:
     state_fields: tuple[str, ...]
     """RobotState fields that this robot measures."""
     chains: tuple[Chain, ...] = ()
+    mirror: tuple[tuple[str, int], ...] = ()
+    """Per joint, the joint that takes its place when left and right change sides, and the sign of its angle there;
+    empty where a robot has no two like sides."""
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -101,6 +104,11 @@ class RobotSpec:
         for name, values in sizes.items():
             if len(values) != n:
                 raise ContractError(f"robot {self.name!r}: {name} has {len(values)} entries for {n} joints")
+        if self.mirror:
+            other = dict(zip(self.joint_names, self.mirror, strict=True))
+            wrong = [n for n, (m, sign) in other.items() if m not in other or other[m] != (n, sign) or abs(sign) != 1]
+            if wrong:
+                raise ContractError(f"robot {self.name!r}: mirroring twice must change nothing, but does for {wrong}")
         for chain in self.chains:
             unknown = [link.joint for link in chain.links if link.joint not in self.joint_names]
             if unknown:

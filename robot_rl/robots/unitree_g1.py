@@ -78,6 +78,15 @@ _JOINTS = {
 }
 
 
+def _other_side(joint: str) -> tuple[str, int]:
+    """The joint that takes its place in a left-right mirror, and the sign of its angle there."""
+    side, _, name = joint.removesuffix("_joint").partition("_")
+    if side == "waist":
+        return joint, 1 if name == "pitch" else -1
+    other = {"left": "right", "right": "left"}[side]
+    return f"{other}_{name}_joint", -1 if name in _MIRRORED else 1
+
+
 def _joint(name: str, motor: _Motor, lower: float, upper: float, default: float) -> JointSpec:
     kp = motor.armature_kg_m2 * _NATURAL_FREQUENCY**2
     kd = 2 * _DAMPING_RATIO * motor.armature_kg_m2 * _NATURAL_FREQUENCY
@@ -112,5 +121,6 @@ UNITREE_G1 = RobotSpec(
         "imu_ang_vel_b",
         "imu_lin_acc_b",
     ),
+    mirror=tuple(_other_side(name) for name in _JOINTS),
     source="MuJoCo Menagerie unitree_g1 (BSD-3-Clause); MuJoCo Playground; Unitree URDF",
 )

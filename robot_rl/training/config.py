@@ -50,6 +50,8 @@ class TrainConfig:
     """File of transitions to learn from besides (see robot_rl/replay/dataset.py); it must not change during a run."""
     demo_share: float = 0.5
     """Share of every batch that is drawn from `demos`."""
+    symmetry: bool = False
+    """Learn from every batch and its mirror image at once, where the task is the same with left and right exchanged."""
     evaluate_every: int = 10_000
     """Environment steps between evaluations; 0: only at the end."""
     evaluate_episodes: int = 20

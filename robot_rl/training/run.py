@@ -13,8 +13,9 @@ from torch import Tensor
 
 from robot_rl.algorithms.algorithm import Algorithm, get_algorithm
 from robot_rl.env import RobotVecEnv, Task, VecEnv
-from robot_rl.errors import CheckpointError
+from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.replay.dataset import digest, load_replay
+from robot_rl.replay.mirror import Mirror
 from robot_rl.replay.mixture import Mixture, Source
 from robot_rl.replay.n_step import NStep
 from robot_rl.replay.ring_buffer import Batch, RingBuffer
@@ -59,6 +60,9 @@ class Run:
             share = self.config.demo_share
             sources = {"online": Source(self.replay, 1 - share), "demos": Source(self.demos, share, demonstration=True)}
             self.source = Mixture(sources)
+        self.mirror: Mirror | None = getattr(self.env, "mirror", None) if self.config.symmetry else None
+        if self.config.symmetry and self.mirror is None:
+            raise ConfigError(f"symmetry: task {self.config.task!r} is not the same with left and right exchanged")
         self.demos_sha256 = None if self.config.demos is None else digest(self.config.demos)
 
     def act(self) -> Tensor:
@@ -74,7 +78,8 @@ class Run:
 
     def sample(self) -> Batch:
         """The batch of the next update."""
-        return self.source.sample(self.config.algorithm.batch_size)
+        batch = self.source.sample(self.config.algorithm.batch_size)
+        return batch if self.mirror is None else self.mirror.double(batch)
 
     def largest_reward(self) -> float:
         """The largest |reward| that batches are drawn from."""

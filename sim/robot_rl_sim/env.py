@@ -44,6 +44,7 @@ class SimVecEnv:
         self.obs_dim = io.obs_dim
         self.action_dim = len(mdp.robot.joints)
         self.max_episode_steps = mdp.max_episode_steps
+        self.mirror = mdp.mirror
         self.device = sim.device
 
         fields = tuple(t.name for t in io.contract.inputs if t.source == "state")

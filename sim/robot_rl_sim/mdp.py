@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robot_rl.networks.policy_io import PolicyIO
+from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
@@ -66,6 +67,8 @@ class Mdp(Protocol):
     """An episode succeeds if `at_goal` held in each of its last `hold_steps` steps."""
     pushes: PushConfig | None
     """Pushes that are part of the task, whether or not the dynamics are randomised."""
+    mirror: Mirror | None
+    """The task seen with left and right exchanged, where that is the same task."""
     state: dict[str, Tensor]
     """What `start` draws from besides the generator; saved and restored with the environment."""
 

@@ -12,6 +12,7 @@ from robot_rl.algorithms import sac
 from robot_rl.env import Task
 from robot_rl.errors import CheckpointError, ConfigError, TrainingError
 from robot_rl.replay.dataset import read_transitions, write_transitions
+from robot_rl.replay.mirror import Mirror
 from robot_rl.replay.ring_buffer import Batch
 from robot_rl.testing.point_mass import POINT_MASS, PointMassEnv
 from robot_rl.training import loop, run, segments
@@ -119,6 +120,23 @@ def test_batches_are_what_the_settings_say(tmp_path):
     collect(plain.env, plain.replay, plain.obs, torch.zeros(3, 1))
     assert plain.sample().discount is None
     assert plain.sample().demonstration is None
+
+
+def test_symmetry_doubles_batches_where_the_task_has_it(tmp_path):
+    """The point mass is the same with left and right exchanged."""
+    with pytest.raises(ConfigError, match="'point-mass' is not the same with left and right"):
+        train(tiny(tmp_path, symmetry=True))
+
+    class Symmetric(PointMassEnv):
+        mirror = Mirror(obs=[(0, -1), (1, -1)], action=[(0, -1)])
+
+    task = Task("point-mass", "", None, lambda *, num_envs, seed, **_: Symmetric(num_envs, seed))
+    made = run.make_run(tiny(tmp_path, symmetry=True), task, tmp_path)
+    collect(made.env, made.replay, made.obs, torch.ones(3, 1))
+    batch = made.sample()
+    assert torch.equal(batch.obs[:16], -batch.obs[16:])
+    assert torch.equal(batch.action[:16], -batch.action[16:])
+    assert train(tiny(tmp_path, symmetry=True), task).updates == int((600 - 90) * 0.25)
 
 
 def test_a_replay_becomes_demonstrations_of_another_run(tmp_path):

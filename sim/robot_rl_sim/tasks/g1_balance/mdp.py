@@ -10,10 +10,12 @@ from torch import Tensor
 
 from robot_rl.contract import ActionSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, gravity_in_body
+from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import UNITREE_G1
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.models import default_qpos, load_model
+from robot_rl_sim.symmetry import mirror
 from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
 
 
@@ -64,6 +66,7 @@ class G1Balance:
         self.max_episode_steps = self.config.max_episode_steps
         self.pushes: PushConfig | None = self.config.pushes
         self.policy_io = _policy_io(self.config)
+        self.mirror: Mirror | None = mirror(self.policy_io)
         self.state: dict[str, Tensor] = {}
         tilt = UNITREE_G1.safety.tilt_trip_rad
         assert tilt is not None

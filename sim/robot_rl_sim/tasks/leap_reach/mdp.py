@@ -10,6 +10,7 @@ from torch import Tensor
 from robot_rl.contract import ActionSpec, TensorSpec
 from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
+from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import LEAP_HAND
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
@@ -58,6 +59,7 @@ class LeapReach:
     robot = LEAP_HAND
     hold_steps = 5
     pushes: PushConfig | None = None
+    mirror: Mirror | None = None
 
     def __init__(self, seed: int, config: LeapReachConfig | None = None) -> None:
         self.config = config or LeapReachConfig()

@@ -1,0 +1,29 @@
+"""Left-right symmetry of what a policy sees, from the symmetry of its robot."""
+
+from __future__ import annotations
+
+from robot_rl.errors import ConfigError
+from robot_rl.networks.policy_io import PolicyIO
+from robot_rl.replay.mirror import Mirror
+
+# Reflecting y: a direction changes the sign of y; a rotation keeps that about y and turns the other way about x and z.
+_DIRECTION = ((0, 1), (1, -1), (2, 1))
+_ROTATION = ((0, -1), (1, 1), (2, -1))
+_VECTOR_TERMS = {"base_ang_vel": _ROTATION, "projected_gravity": _DIRECTION}
+_JOINT_TERMS = {"joint_pos", "joint_vel", "target_error", "last_action"}
+
+
+def mirror(io: PolicyIO) -> Mirror:
+    """Raises ConfigError for a robot without two like sides, or a term whose mirror image is not known here."""
+    robot = io.robot
+    if not robot.mirror:
+        raise ConfigError(f"robot {robot.name!r} has no left-right symmetry")
+    joints = tuple((robot.joint_names.index(name), sign) for name, sign in robot.mirror)
+    obs: list[tuple[int, int]] = []
+    for name, _ in io.contract.observation_terms * io.contract.history_length:
+        if name not in _VECTOR_TERMS and name not in _JOINT_TERMS:
+            valid = ", ".join(sorted(_VECTOR_TERMS.keys() | _JOINT_TERMS))
+            raise ConfigError(f"the mirror image of observation term {name!r} is not known; valid: {valid}")
+        first = len(obs)
+        obs += [(first + i, sign) for i, sign in _VECTOR_TERMS.get(name, joints)]
+    return Mirror(obs, joints)

@@ -1,0 +1,91 @@
+"""The mirror image of a motion is a motion: physics, observation and reward of the mirrored robot agree."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from robot_rl.errors import ConfigError, ContractError
+from robot_rl.robots import UNITREE_G1
+from robot_rl_sim.disturbances import PushConfig
+from robot_rl_sim.env import SimVecEnv
+from robot_rl_sim.randomization import NOMINAL
+from robot_rl_sim.symmetry import mirror
+from robot_rl_sim.tasks import TASKS
+from robot_rl_sim.tasks.assemble import assemble
+from robot_rl_sim.tasks.g1_balance.mdp import G1Balance, G1BalanceConfig
+
+NEVER = PushConfig((0.0, 0.0), (10_000, 10_000))
+WORLDS = 8
+
+
+def other_side(qpos: torch.Tensor, qvel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The state reflected at the plane y = 0, written out independently of the code under test: by joint names."""
+    joints = [joint.name for joint in UNITREE_G1.joints]
+
+    def reflect(x: torch.Tensor) -> torch.Tensor:
+        columns = []
+        for name in joints:
+            other = name.replace("left", "?").replace("right", "left").replace("?", "right")
+            sign = -1.0 if "roll" in name or "yaw" in name else 1.0
+            columns.append(sign * x[:, joints.index(other)])
+        return torch.stack(columns, -1)
+
+    base = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, -1.0])  # position, then (w, x, y, z)
+    velocity = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # linear, then angular
+    return (
+        torch.cat((qpos[:, :7] * base, reflect(qpos[:, 7:])), -1),
+        torch.cat((qvel[:, :6] * velocity, reflect(qvel[:, 6:])), -1),
+    )
+
+
+def g1() -> SimVecEnv:
+    return assemble(G1Balance(G1BalanceConfig(pushes=NEVER)), WORLDS, 0, NOMINAL, "cpu", 1)
+
+
+def test_twice_is_the_identity_and_once_is_not():
+    image = G1Balance().mirror
+    obs, action = torch.randn(5, 93), torch.randn(5, 29)
+    assert torch.equal(image.obs(image.obs(obs)), obs)
+    assert torch.equal(image.action(image.action(action)), action)
+    assert not torch.equal(image.obs(obs), obs)
+    by_hand = image.obs(torch.arange(1.0, 94.0).unsqueeze(0))[0]
+    assert by_hand[:6].tolist() == [-1, 2, -3, 4, -5, 6]  # base_ang_vel, projected_gravity
+    assert by_hand[6:9].tolist() == [13, -14, -15]  # left hip pitch, roll, yaw are the right ones, columns 12 to 14
+    assert by_hand[18:21].tolist() == [-19, -20, 21]  # waist yaw, roll, pitch
+
+
+def test_a_mirrored_robot_moves_as_the_mirror_image():
+    """Falling, standing and pushing off, over a few steps: contacts are chaotic, so not for long."""
+    torch.manual_seed(0)
+    one, two = g1(), g1()
+    image = one.mdp.mirror
+    start = one.mdp.start(WORLDS, torch.Generator().manual_seed(1))
+    qpos, qvel = start.qpos.clone(), start.qvel.clone()
+    qpos[:, 3:7] = torch.nn.functional.normalize(qpos[:, 3:7] + 0.1 * torch.randn(WORLDS, 4), dim=-1)
+    qpos[:, 7:] += 0.1 * torch.randn(WORLDS, 29)
+    qvel += 0.3 * torch.randn(qvel.shape)
+    for env, (position, velocity) in ((one, (qpos, qvel)), (two, other_side(qpos, qvel))):
+        env.sim.set_state(torch.arange(WORLDS), position, velocity)
+    for _ in range(5):
+        action = 2 * torch.rand(WORLDS, 29) - 1
+        ours, theirs = one.step(action), two.step(image.action(action))
+        assert ours.obs.abs().max() > 0.5
+        torch.testing.assert_close(image.obs(ours.final_obs), theirs.final_obs, rtol=0, atol=2e-3)
+        torch.testing.assert_close(ours.reward, theirs.reward, rtol=0, atol=2e-3)
+    reflected = other_side(one.sim.qpos.clone(), one.sim.qvel.clone())
+    np.testing.assert_allclose(reflected[0], two.sim.qpos, atol=1e-3)
+
+
+def test_tasks_without_two_like_sides_say_so():
+    env = TASKS["leap-reach"].make_env(num_envs=1, seed=0, num_threads=1)
+    assert env.mirror is None
+    with pytest.raises(ConfigError, match="'leap_hand' has no left-right symmetry"):
+        mirror(env.policy_io)
+
+
+def test_a_robot_whose_mirror_image_is_not_its_own_is_refused():
+    wrong = (("right_hip_pitch_joint", -1), *UNITREE_G1.mirror[1:])
+    with pytest.raises(ContractError, match=r"twice must change nothing, but does for .*left_hip_pitch_joint"):
+        replace(UNITREE_G1, mirror=wrong)
