@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from robot_rl.algorithms.dsact import DSACTConfig
 from robot_rl.commands.result import Result, Row
 from robot_rl.env import Step, Task, get_task
 from robot_rl.interop.gymnasium import GymnasiumVecEnv
@@ -41,12 +42,18 @@ PENDULUM_PROTOCOL = {
 FIRST_JUDGED_UPDATE = 8_000
 
 
-def pendulum(reward_scales: tuple[float, ...] = REWARD_SCALES, seed: int = 0, runs: Path = RUNS) -> Result:
+def pendulum(
+    reward_scales: tuple[float, ...] = REWARD_SCALES, scale_alpha: bool = True, seed: int = 0, runs: Path = RUNS
+) -> Result:
     """Pendulum-v1 under the authors' protocol, with the reward that DSAC-T sees multiplied by each scale.
+
+    With `scale_alpha` the initial temperature is multiplied too, so that every scale is the same problem in other
+    units. Without it, small rewards take longer whatever the critics do: Adam moves log α by at most its step size, so
+    that the 6k policy updates of this protocol bring α from e to 0.45, ten times too much where the reward is a tenth.
 
     Rows: mean return, in the environment's own reward, of the evaluations from update 8k to 12k.
     """
-    values = {scale: pendulum_return(scale, seed, runs) for scale in reward_scales}
+    values = {scale: pendulum_return(scale, scale if scale_alpha else 1.0, seed, runs) for scale in reward_scales}
     rows = tuple(
         Row(f"learning/dsact-pendulum-x{scale:g}", value, "", "threshold", value / PENDULUM_RETURN)
         for scale, value in values.items()
@@ -55,14 +62,15 @@ def pendulum(reward_scales: tuple[float, ...] = REWARD_SCALES, seed: int = 0, ru
     return Result(not low, rows, f"mean return below {PENDULUM_RETURN:g} at reward {', '.join(low)}" if low else "")
 
 
-def pendulum_return(reward_scale: float = 1.0, seed: int = 0, runs: Path = RUNS) -> float:
+def pendulum_return(reward_scale: float, alpha_scale: float, seed: int, runs: Path) -> float:
     """Mean return, undoing the scale, of the evaluations after FIRST_JUDGED_UPDATE updates."""
     task = Task(
         "gym:Pendulum-v1", "", None, lambda *, num_envs, seed, **_: ScaledPendulum(reward_scale, num_envs, seed)
     )
     config = make_config(
-        task, "dsact", **PENDULUM_PROTOCOL, seed=seed, runs=runs, name=f"dsact_x{reward_scale:g}_s{seed}"
-    )
+        task, "dsact", **PENDULUM_PROTOCOL, initial_alpha=alpha_scale * DSACTConfig.initial_alpha, seed=seed, runs=runs,
+        name=f"dsact_reward_x{reward_scale:g}_alpha_x{alpha_scale:g}_s{seed}",
+    )  # fmt: skip
     curve = _evaluations(train(config, task).run_dir)
     return statistics.mean(value for update, value in curve if update >= FIRST_JUDGED_UPDATE) / reward_scale
 

@@ -402,7 +402,7 @@ def test_time_limits():
     assert not torch.allclose(neither, ended)
 
 
-def test_entropy_in_environment_units_is_a_shift_of_the_target_entropy():
+def test_entropy_in_environment_units_is_a_shift_of_the_target_entropy_and_a_bonus():
     half_range = torch.tensor([0.4, 2.0, 5.0])
     shift = half_range.log().sum().item()
     environment = DSACT(
@@ -410,6 +410,9 @@ def test_entropy_in_environment_units_is_a_shift_of_the_target_entropy():
     )
     normalized = DSACT(DSACTConfig(target_entropy=-1.0 - shift, **SMALL), OBS, ACT)
     batch = make_batch()
+    alpha = torch.tensor(0.5)
+    bonus = environment._targets(batch, alpha)[0] - normalized._targets(batch, alpha)[0]
+    torch.testing.assert_close(bonus, 0.99 * (1 - batch.terminated) * 0.5 * shift, rtol=1e-4, atol=1e-5)
     ours, reference = environment.update(batch), normalized.update(batch)
     assert ours["entropy"].item() == pytest.approx(reference["entropy"].item() + shift, rel=1e-5)
     torch.testing.assert_close(environment.log_alpha, normalized.log_alpha)
