@@ -57,7 +57,8 @@ def test_twice_is_the_identity_and_once_is_not():
 
 
 def test_a_mirrored_robot_moves_as_the_mirror_image():
-    """Falling, standing and pushing off, over a few steps: contacts are chaotic, so not for long."""
+    """Falling, standing and pushing off, over a few steps: contacts are chaotic, so not for long. The vendor's figures
+    put the torso's centre of mass 0.3 mm off the middle, which the tolerances allow for."""
     torch.manual_seed(0)
     one, two = g1(), g1()
     image = one.mdp.mirror
