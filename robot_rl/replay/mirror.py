@@ -19,8 +19,13 @@ class Mirror:
     """Mirrored observations and actions. Doing it twice changes nothing, else ConfigError at construction."""
 
     def __init__(self, obs: Entries, action: Entries, device: torch.device | str = "cpu") -> None:
+        self._entries = (obs, action)
         self._obs = _tensors("obs", obs, device)
         self._action = _tensors("action", action, device)
+
+    def to(self, device: torch.device | str) -> Mirror:
+        """The same for tensors on another device."""
+        return Mirror(*self._entries, device)
 
     def obs(self, obs: Tensor) -> Tensor:
         """(n, obs_dim) -> (n, obs_dim)."""

@@ -60,9 +60,12 @@ class Run:
             share = self.config.demo_share
             sources = {"online": Source(self.replay, 1 - share), "demos": Source(self.demos, share, demonstration=True)}
             self.source = Mixture(sources)
-        self.mirror: Mirror | None = getattr(self.env, "mirror", None) if self.config.symmetry else None
-        if self.config.symmetry and self.mirror is None:
-            raise ConfigError(f"symmetry: task {self.config.task!r} is not the same with left and right exchanged")
+        self.mirror: Mirror | None = None
+        if self.config.symmetry:
+            mirror: Mirror | None = getattr(self.env, "mirror", None)
+            if mirror is None:
+                raise ConfigError(f"symmetry: task {self.config.task!r} is not the same with left and right exchanged")
+            self.mirror = mirror.to(self.replay.device)
         self.demos_sha256 = None if self.config.demos is None else digest(self.config.demos)
 
     def act(self) -> Tensor:
