@@ -2,9 +2,9 @@
 arXiv 1812.05905). Equation numbers below are that paper's.
 
 Choices that official codes make differently, made explicit here:
-- critic target: minimum of the two target critics; next action from the current actor (there is no target actor);
+- critic target: minimum of the target critics; next action from the current actor (there is no target actor);
 - temperature loss on log α; the critic and actor losses use α as it was before this update's α step;
-- actor loss: minimum of the two critics, after their step;
+- actor loss: minimum of the critics, after their step, unless `actor_critic` says mean;
 - entropy convention and time limits: see SACConfig.
 """
 
@@ -51,11 +51,21 @@ class SACConfig:
     activation: Activation = "relu"
     """Non-linearity of all networks."""
     n_critics: int = 2
-    """Critics whose minimum is taken."""
+    """Size of the ensemble."""
+    target_critics: int | None = None
+    """Target critics, drawn anew at every update, of which the minimum is taken (REDQ, RLPD: 2); None: all."""
+    actor_critic: Literal["min", "mean"] = "min"
+    """What of the critics the actor climbs: their minimum, or their mean (REDQ, RLPD, FastSAC)."""
+    policy_delay: int = 1
+    """Updates of the critics to one of actor and temperature."""
+    backup_entropy: bool = True
+    """Whether the critics' target contains the entropy of the next action."""
     critic_layer_norm: bool = False
     """Normalise each hidden layer of the critics before its activation: bounds what they extrapolate (RLPD)."""
     actor_layer_norm: bool = False
     """The same in the actor."""
+    initial_std: float | None = None
+    """Standard deviation of the first policy, before the tanh (FastSAC: 0.08); None: what random weights yield."""
     initial_alpha: float = 1.0
     """Temperature at the start."""
     target_entropy: float | None = None
@@ -71,11 +81,17 @@ class SACConfig:
     """Standardise observations with their running mean and deviation; exported with the actor."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "tau", "n_critics", "initial_alpha"):
+        for name in ("learning_rate", "batch_size", "tau", "n_critics", "policy_delay", "initial_alpha"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.gamma <= 1 or self.tau > 1:
             raise ConfigError(f"gamma must lie in [0, 1] and tau in (0, 1], got {self.gamma} and {self.tau}")
+        if self.target_critics is not None and not 1 <= self.target_critics <= self.n_critics:
+            raise ConfigError(
+                f"target_critics must lie between 1 and n_critics = {self.n_critics}, got {self.target_critics}"
+            )
+        if self.initial_std is not None and not self.initial_std > 0:
+            raise ConfigError(f"initial_std must be positive, got {self.initial_std}")
 
 
 def critic_target(
@@ -92,9 +108,11 @@ def critic_loss(q: Tensor, target: Tensor, weight: Tensor | None = None) -> Tens
     return 0.5 * (error if weight is None else weight * error).mean(-1).sum()
 
 
-def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Eq. 9: mean w (α log π(a|s) - min_j Q_j(s, a)), a reparameterised, w (batch,) or 1."""
-    loss = alpha * log_prob - q.amin(0)
+def actor_loss(
+    q: Tensor, log_prob: Tensor, alpha: Tensor, weight: Tensor | None = None, of: Literal["min", "mean"] = "min"
+) -> Tensor:
+    """Eq. 9: mean w (α log π(a|s) - min_j Q_j(s, a)), a reparameterised, w (batch,) or 1; or with the mean over j."""
+    loss = alpha * log_prob - (q.amin(0) if of == "min" else q.mean(0))
     return (loss if weight is None else weight * loss).mean()
 
 
@@ -109,9 +127,14 @@ def critic_gradient(q: Tensor, target: Tensor, weight: Tensor | None = None) -> 
     return error if weight is None else weight * error
 
 
-def actor_gradients(q: Tensor, alpha: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Of actor_loss with respect to q (n_critics, batch), where it reaches only the smallest, and to log π (batch,)."""
+def actor_gradients(
+    q: Tensor, alpha: Tensor, weight: Tensor | None = None, of: Literal["min", "mean"] = "min"
+) -> tuple[Tensor, Tensor]:
+    """Of actor_loss with respect to q (n_critics, batch), of which only the smallest counts or all do, and to log π
+    (batch,)."""
     each = torch.full_like(q[0], 1 / q.shape[1]) if weight is None else weight / q.shape[1]
+    if of == "mean":
+        return (-each / len(q)).expand_as(q), alpha * each
     smallest = q.argmin(0, keepdim=True)
     return torch.zeros_like(q).scatter(0, smallest, -each.unsqueeze(0)), alpha * each
 
@@ -140,7 +163,12 @@ class SAC:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.policy = SquashedGaussianActor(
-                obs_dim, action_dim, config.actor_hidden, config.activation, layer_norm=config.actor_layer_norm
+                obs_dim,
+                action_dim,
+                config.actor_hidden,
+                config.activation,
+                layer_norm=config.actor_layer_norm,
+                initial_std=config.initial_std,
             ).to(device)
             critic = CriticEnsemble(
                 obs_dim,
@@ -156,6 +184,8 @@ class SAC:
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
         self.log_volume = log_volume(config.entropy_units, action_half_range)
         self.generator = torch.Generator(device).manual_seed(seed)
+        self.updates = torch.zeros((), dtype=torch.int64)
+        self._actor_loss = torch.zeros((), device=device)
 
         self.actor_optimizer = Adam(self.policy.body.flat)
         self.critic_optimizer = Adam(self.critic.flat)
@@ -184,32 +214,43 @@ class SAC:
         noise, next_noise = self._noise(batch.action), self._noise(batch.action)
 
         sample, q, target, gradient = self._critic_phase(
-            obs, self.normalizer(batch.next_obs), batch, alpha, noise, next_noise
+            obs, self.normalizer(batch.next_obs), batch, alpha, noise, next_noise, self._target_members()
         )
         log_prob = sample.log_prob - self.log_volume
-        loss_alpha = alpha_loss(self.log_alpha, log_prob, self.target_entropy)
-        self.alpha_optimizer.step(self.log_alpha, -(log_prob.mean() + self.target_entropy), lr)
+        self.updates += 1
+        with_actor = int(self.updates) % self.config.policy_delay == 0
+        if with_actor:
+            self.alpha_optimizer.step(self.log_alpha, -(log_prob.mean() + self.target_entropy), lr)
         self.critic_optimizer.step(self.critic.flat, gradient, lr)
 
-        q_of_policy, gradient = self._actor_phase(obs, sample, alpha, batch.weight)
-        self.actor_optimizer.step(self.policy.body.flat, gradient, lr)
+        if with_actor:
+            q_of_policy, gradient = self._actor_phase(obs, sample, alpha, batch.weight)
+            self.actor_optimizer.step(self.policy.body.flat, gradient, lr)
+            self._actor_loss = actor_loss(q_of_policy, log_prob, alpha, batch.weight, self.config.actor_critic)
         self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
 
-        loss_critic = critic_loss(q, target, batch.weight)
-        loss_actor = actor_loss(q_of_policy, log_prob, alpha, batch.weight)
-        values = (loss_critic, loss_actor, loss_alpha, alpha, -log_prob.mean(), q.mean())
+        loss_alpha = alpha_loss(alpha.log(), log_prob, self.target_entropy)
+        values = (critic_loss(q, target, batch.weight), self._actor_loss, loss_alpha, alpha, -log_prob.mean(), q.mean())
         return dict(zip(self.metrics, values, strict=True))
 
     def _critic_phase(
-        self, obs: Tensor, next_obs: Tensor, batch: Batch, alpha: Tensor, noise: Tensor, next_noise: Tensor
+        self,
+        obs: Tensor,
+        next_obs: Tensor,
+        batch: Batch,
+        alpha: Tensor,
+        noise: Tensor,
+        next_noise: Tensor,
+        members: Tensor | None,
     ) -> tuple[Sample, Tensor, Tensor, Tensor]:
         """The policy's sample at obs, q (n_critics, batch), its target (batch,), and the gradient of the critics."""
         sample, following = self.policy.run(obs, noise), self.policy.run(next_obs, next_noise)
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = self.config.gamma if batch.discount is None else batch.discount
-        next_q = self.critic_target.run(next_obs, following.action)[0].squeeze(-1)
+        next_q = self.critic_target.run(next_obs, following.action, members=members)[0].squeeze(-1)
         next_log_prob = following.log_prob - self.log_volume
-        target = critic_target(batch.reward, ended, next_q, next_log_prob, alpha, discount)
+        bonus = alpha if self.config.backup_entropy else torch.zeros_like(alpha)
+        target = critic_target(batch.reward, ended, next_q, next_log_prob, bonus, discount)
         out, tape = self.critic.run(obs, batch.action)
         q = out.squeeze(-1)
         gradient = critic_gradient(q, target, batch.weight)
@@ -219,9 +260,16 @@ class SAC:
         """q (n_critics, batch) of the policy's sample, and the gradient of the actor."""
         out, tape = self.critic.run(obs, sample.action)
         q = out.squeeze(-1)
-        q_gradient, log_prob_gradient = actor_gradients(q, alpha, weight)
+        q_gradient, log_prob_gradient = actor_gradients(q, alpha, weight, self.config.actor_critic)
         action_gradient = self.critic.then_gradient(tape, q_gradient.unsqueeze(-1), self.action_dim)
         return q, self.policy.gradient(sample, action_gradient, log_prob_gradient)
+
+    def _target_members(self) -> Tensor | None:
+        """Which target critics count in this update."""
+        if self.config.target_critics is None:
+            return None
+        order = torch.randperm(self.config.n_critics, generator=self.generator, device=self.device)
+        return order[: self.config.target_critics]
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator, device=self.device, dtype=like.dtype)
@@ -247,6 +295,8 @@ class SAC:
             "critic_optimizer": self.critic_optimizer,
             "alpha_optimizer": self.alpha_optimizer,
             "generator": self.generator,
+            "updates": self.updates,
+            "last_actor_loss": self._actor_loss,
         }
 
 

@@ -58,6 +58,11 @@ class Layer:
     """(n, 1, out) of the layer normalisation, where there is one."""
     shift: Tensor | None = None
 
+    def select(self, members: Tensor) -> Layer:
+        """Copies of the parameters of some of the networks (k,)."""
+        scale, shift = (None if part is None else part[members] for part in (self.scale, self.shift))
+        return Layer(self.weight[members], self.bias[members], scale, shift)
+
 
 class MLPStack(nn.Module):
     """n networks of one shape: linear layers with an activation after each but the last, and optionally a layer
@@ -106,12 +111,19 @@ class MLPStack(nn.Module):
         """
         return _Forward.apply(self.flat.detach() if frozen else self.flat, x, then, self)
 
-    def run(self, x: Tensor, then: Tensor | None = None, flat: Tensor | None = None) -> tuple[Tensor, Tape]:
-        """`forward` outside of autograd: the output, and what `gradient` and `then_gradient` need to go back."""
+    def run(
+        self, x: Tensor, then: Tensor | None = None, flat: Tensor | None = None, members: Tensor | None = None
+    ) -> tuple[Tensor, Tape]:
+        """`forward` outside of autograd: the output, and what `gradient` and `then_gradient` need to go back.
+
+        With `members` (k,), only those networks are evaluated: (k, batch, out_dim), and there is no way back.
+        """
         x = x if then is None else torch.cat((x, then), dim=-1)
         function, _, keeps_output = _RULES[self.activation]
         *hidden, last = self.layers(self.flat.detach() if flat is None else flat)
-        h = x.expand(self.n, -1, -1)
+        if members is not None:
+            *hidden, last = (layer.select(members) for layer in (*hidden, last))
+        h = x.expand(len(last.weight), -1, -1)
         inputs, kept, norms = [h], [], []
         for layer in hidden:
             z = torch.baddbmm(layer.bias, h, layer.weight)

@@ -43,11 +43,19 @@ class SquashedGaussianActor(nn.Module):
         activation: Activation = "relu",
         log_std_bounds: tuple[float, float] = (LOG_STD_MIN, LOG_STD_MAX),
         layer_norm: bool = False,
+        initial_std: float | None = None,
     ) -> None:
+        """With `initial_std`, the last layer starts at zero: actions of mean 0 and this standard deviation (before the
+        tanh) everywhere, until something is learned."""
         super().__init__()
         self.action_dim = action_dim
         self.log_std_bounds = log_std_bounds
         self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation, layer_norm)
+        if initial_std is not None:
+            last = self.body.layers(self.body.flat.detach())[-1]
+            last.weight.zero_()
+            last.bias.zero_()
+            last.bias[..., action_dim:] = math.log(initial_std)
 
     def forward(self, obs: Tensor) -> Tensor:
         return torch.tanh(self.body(obs)[0, :, : self.action_dim])

@@ -1,5 +1,6 @@
 """SAC against independent truths: Stable-Baselines3 on the same weights, batch and noise, and sums done by hand."""
 
+import dataclasses
 import math
 from dataclasses import replace
 
@@ -200,8 +201,9 @@ def test_losses_use_the_temperature_of_before_the_step():
     assert abs(sac.log_alpha.exp().item() - 0.3) > 0.1
 
 
+@pytest.mark.parametrize("of", ["min", "mean"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradients_equal_autograd_of_the_losses(weighted):
+def test_gradients_equal_autograd_of_the_losses(weighted, of):
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(3, 10, generator=generator, dtype=torch.float64, requires_grad=True)
     target, log_prob = torch.randn(2, 10, generator=generator, dtype=torch.float64)
@@ -210,8 +212,8 @@ def test_gradients_equal_autograd_of_the_losses(weighted):
     alpha = torch.tensor(0.3, dtype=torch.float64)
     (expected,) = torch.autograd.grad(critic_loss(q, target, weight), q)
     torch.testing.assert_close(critic_gradient(q, target, weight), expected)
-    expected = torch.autograd.grad(actor_loss(q, log_prob, alpha, weight), (q, log_prob))
-    torch.testing.assert_close(actor_gradients(q, alpha, weight), expected)
+    expected = torch.autograd.grad(actor_loss(q, log_prob, alpha, weight, of), (q, log_prob))
+    torch.testing.assert_close(actor_gradients(q, alpha, weight, of), expected)
 
 
 def test_targets_move_by_tau():
@@ -285,7 +287,17 @@ def test_loading_another_shape_or_an_incomplete_state_says_so():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"gamma": 1.5}, {"tau": 0.0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"tau": 2.0}]
+    "bad",
+    [
+        {"target_critics": 3},
+        {"initial_std": 0.0},
+        {"policy_delay": 0},
+        {"gamma": 1.5},
+        {"tau": 0.0},
+        {"batch_size": 0},
+        {"learning_rate": -1.0},
+        {"tau": 2.0},
+    ],
 )
 def test_bad_hyperparameters_are_named(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
@@ -308,3 +320,66 @@ def test_table_names_valid_algorithms():
     assert isinstance(get_algorithm("sac").make(SACConfig(), OBS, ACT), SAC)
     with pytest.raises(ConfigError, match="unknown algorithm 'ppo'; valid: sac"):
         get_algorithm("ppo")
+
+
+def test_the_minimum_is_over_a_fresh_subset_of_the_target_critics():
+    """Biases make target critic j worth j everywhere, so that the target tells which ones were drawn."""
+    config = SACConfig(n_critics=5, target_critics=2, actor_hidden=(8,), critic_hidden=(8,), backup_entropy=False)
+    sac = SAC(config, OBS, ACT)
+    last = sac.critic_target.layers(sac.critic_target.flat)[-1]
+    last.weight.zero_()
+    last.bias.copy_(torch.arange(5.0).view(5, 1, 1))
+    batch = make_batch()
+    smallest = []
+    for _ in range(300):
+        members = sac._target_members()
+        noise = torch.zeros_like(batch.action)
+        _, _, target, _ = sac._critic_phase(batch.obs, batch.next_obs, batch, torch.tensor(1.0), noise, noise, members)
+        value = ((target - batch.reward) / config.gamma)[batch.terminated == 0]
+        assert value.max() - value.min() < 1e-5
+        smallest.append(round(float(value.mean())))
+    # Minimum of 2 of 5 without replacement: P(0) = 4/10, P(1) = 3/10, P(2) = 2/10, P(3) = 1/10.
+    share = torch.bincount(torch.tensor(smallest), minlength=5) / 300
+    torch.testing.assert_close(share, torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]), atol=0.1, rtol=0)
+
+
+def test_delayed_policy_moves_at_every_third_update():
+    sac = SAC(SACConfig(policy_delay=3, actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT)
+    moved = []
+    for i in range(7):
+        actor, alpha, critic = (x.clone() for x in (sac.policy.body.flat, sac.log_alpha, sac.critic.flat))
+        sac.update(make_batch(seed=i))
+        assert not torch.equal(critic, sac.critic.flat)
+        moved.append(not torch.equal(actor, sac.policy.body.flat))
+        assert moved[-1] == (not torch.equal(alpha, sac.log_alpha))
+    assert moved == [False, False, True, False, False, True, False]
+
+
+def test_without_entropy_in_the_backup_the_temperature_does_not_matter_to_the_target():
+    batch, noise = make_batch(), torch.zeros(BATCH, ACT)
+    targets = {}
+    for backup in (True, False):
+        sac = SAC(SACConfig(backup_entropy=backup, actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT)
+        for alpha in (0.0, 5.0):
+            arguments = (batch.obs, batch.next_obs, batch, torch.tensor(alpha), noise, noise, None)
+            targets[backup, alpha] = sac._critic_phase(*arguments)[2]
+    torch.testing.assert_close(targets[False, 5.0], targets[True, 0.0])
+    assert (targets[True, 5.0] - targets[True, 0.0]).abs().max() > 1
+
+
+def test_initial_std_is_that_of_the_first_policy():
+    sac = SAC(SACConfig(initial_std=0.08), OBS, ACT)
+    action = sac.act(10 * torch.randn(4000, OBS))
+    assert action.std().item() == pytest.approx(0.08, rel=0.03)
+    assert action.mean().abs().item() < 0.003
+
+
+@pytest.mark.slow
+def test_compiled_updates_equal_plain_ones():
+    config = SACConfig(actor_hidden=(32, 32), critic_hidden=(32, 32))
+    plain, compiled = SAC(config, OBS, ACT), SAC(dataclasses.replace(config, compile=True), OBS, ACT)
+    for i in range(5):
+        one, two = plain.update(make_batch(seed=i)), compiled.update(make_batch(seed=i))
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain.policy.body.flat, compiled.policy.body.flat, rtol=0, atol=1e-4)

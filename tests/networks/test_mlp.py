@@ -108,3 +108,11 @@ def test_one_network_with_some_outputs_as_ordinary_layers(activation, layer_norm
     network = stack.sequential(1, slice(1, 3))
     torch.testing.assert_close(network(x), stack(x)[1, :, 1:3])
     assert not any(p.data_ptr() == stack.flat.data_ptr() for p in network.parameters())
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_some_members_alone_are_those_members(layer_norm):
+    stack, x = MLPStack(5, 3, (8,), 2, "relu", layer_norm), torch.randn(4, 3)
+    randomize(stack)
+    members = torch.tensor([3, 0])
+    torch.testing.assert_close(stack.run(x, members=members)[0], stack(x)[members])
