@@ -146,7 +146,7 @@ def make_env(
     return PointMassEnv(num_envs, seed)
 
 
-_PRESET = {
+_AMOUNTS = {
     "num_envs": 8,
     "total_env_steps": 12_000,
     "warmup_env_steps": 1_000,
@@ -155,8 +155,11 @@ _PRESET = {
     "evaluate_every": 4_000,
     "checkpoint_every": 4_000,
     "gamma": 0.95,
-    "learning_rate": 2e-3,
     "tau": 0.02,
+}
+_PRESET = {
+    **_AMOUNTS,
+    "learning_rate": 2e-3,
     "initial_alpha": 0.1,
     "actor_hidden": (64, 64),
     "critic_hidden": (64, 64),
@@ -171,5 +174,17 @@ POINT_MASS = Task(
         "sac": _PRESET,
         # Its targets move at every second update only.
         "dsact": {**_PRESET, "tau": 0.04, "alpha_learning_rate": 2e-3, "activation": "relu"},
+        "arsq": {
+            **_AMOUNTS,
+            "total_env_steps": 16_000,
+            "lr_decay": True,
+            "learning_rate": 1e-3,
+            "batch_size": 128,
+            "hidden": (64, 64),
+            "activation": "relu",
+            "levels": 1,
+            "bins": 15,
+            "alpha": 0.1,
+        },
     },
 )
