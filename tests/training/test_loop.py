@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from robot_rl.algorithms import sac
 from robot_rl.env import Task
 from robot_rl.errors import CheckpointError, ConfigError, TrainingError
 from robot_rl.replay.dataset import read_transitions, write_transitions
@@ -240,9 +239,9 @@ def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_of_before_kept(tm
 
 
 def test_an_exploding_critic_is_caught_before_it_overflows(tmp_path, monkeypatch):
-    """A Bellman operator that doubles instead of contracting: values grow without end, finite for long."""
-    original = sac.critic_target
-    monkeypatch.setattr(sac, "critic_target", lambda r, e, q, p, alpha, discount: original(r, e, 2 * q, p, alpha, 0.9))
+    """A Bellman operator that expands instead of contracting: values grow without end, finite for long."""
+    original = run.Run.sample
+    monkeypatch.setattr(run.Run, "sample", lambda self: replace(original(self), discount=torch.full((16,), 1.8)))
     with pytest.raises(TrainingError, match=r"q is -?\d.*cannot add up to more than .*all finite"):
         train(tiny(tmp_path, gamma=0.9, learning_rate=0.1, tau=0.5, total_env_steps=9000, updates_per_env_step=1.0))
     (run_dir,) = (tmp_path / "point-mass").iterdir()
