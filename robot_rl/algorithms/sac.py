@@ -22,11 +22,23 @@ from torch import Tensor, nn
 from robot_rl.algorithms.adam import Adam
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
+from robot_rl.networks.categorical import (
+    cross_entropy,
+    cross_entropy_gradient,
+    expectation,
+    expectation_gradient,
+    histogram,
+    project,
+    support,
+)
 from robot_rl.networks.critic import CriticEnsemble
 from robot_rl.networks.mlp import Activation
 from robot_rl.networks.normalizer import Normalizer, make_normalizer
 from robot_rl.networks.squashed_gaussian import Sample, SquashedGaussianActor
 from robot_rl.replay.ring_buffer import Batch
+
+HISTOGRAM_SIGMA = 0.75
+"""Deviation of HL-Gauss histograms in steps between atoms, as its authors chose."""
 
 EntropyUnits = Literal["normalized", "environment"]
 TimeLimit = Literal["bootstrap", "terminal"]
@@ -54,6 +66,13 @@ class SACConfig:
     """Size of the ensemble."""
     target_critics: int | None = None
     """Target critics, drawn anew at every update, of which the minimum is taken (REDQ, RLPD: 2); None: all."""
+    critic_head: Literal["scalar", "categorical", "histogram"] = "scalar"
+    """What a critic puts out: Q; probabilities of atoms, trained on the projected distribution of the next state (C51);
+    or the same, trained on a histogram around the scalar target (HL-Gauss)."""
+    atoms: tuple[float, float, int] = (-20.0, 20.0, 101)
+    """First, last and number of atoms of the last two; they must span the discounted return with its entropy bonus."""
+    own_target: bool = False
+    """Each critic learns from its own target critic (FastSAC), instead of all from the smallest."""
     actor_critic: Literal["min", "mean"] = "min"
     """What of the critics the actor climbs: their minimum, or their mean (REDQ, RLPD, FastSAC)."""
     policy_delay: int = 1
@@ -90,16 +109,26 @@ class SACConfig:
             raise ConfigError(
                 f"target_critics must lie between 1 and n_critics = {self.n_critics}, got {self.target_critics}"
             )
+        if self.own_target and self.target_critics is not None:
+            raise ConfigError("own_target and target_critics exclude each other")
+        if self.atoms[0] >= self.atoms[1] or self.atoms[2] < 2:
+            raise ConfigError(f"atoms must be an increasing pair and a number of at least 2, got {self.atoms}")
         if self.initial_std is not None and not self.initial_std > 0:
             raise ConfigError(f"initial_std must be positive, got {self.initial_std}")
 
 
-def critic_target(
-    reward: Tensor, ended: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor, discount: float | Tensor
-) -> Tensor:
-    """Eq. 2-3: y (batch,) = r + γ (1 - ended) (min_j Q'_j(s', a') - α log π(a'|s')), with next_q (n_critics, batch) and
-    γ the discount, one for all or (batch,)."""
-    return reward + discount * (1 - ended) * (next_q.amin(0) - alpha * next_log_prob)
+def target_terms(
+    reward: Tensor, ended: Tensor, next_log_prob: Tensor, alpha: Tensor | float, discount: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Eq. 2-3 as shift + scale Q'(s', a'), all (batch,): scale = γ (1 - ended), shift = r - scale α log π(a'|s')."""
+    scale = discount * (1 - ended)
+    return reward - scale * alpha * next_log_prob, scale
+
+
+def smallest(out: Tensor, q: Tensor) -> Tensor:
+    """Outputs (batch, n) of the critic whose q (n_critics, batch) is smallest, out of (n_critics, batch, n)."""
+    index = q.argmin(0).view(1, -1, 1).expand(1, *out.shape[1:])
+    return out.gather(0, index).squeeze(0)
 
 
 def critic_loss(q: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -177,8 +206,10 @@ class SAC:
                 config.activation,
                 config.n_critics,
                 config.critic_layer_norm,
+                1 if config.critic_head == "scalar" else config.atoms[2],
             )
         self.critic = critic.to(device)
+        self.atoms = support(*config.atoms).to(device)
         self.critic_target = deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = torch.tensor(math.log(config.initial_alpha), device=device)
         self.target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
@@ -213,7 +244,7 @@ class SAC:
         obs, alpha = self.normalizer(batch.obs), self.log_alpha.exp()
         noise, next_noise = self._noise(batch.action), self._noise(batch.action)
 
-        sample, q, target, gradient = self._critic_phase(
+        sample, q, loss_critic, gradient = self._critic_phase(
             obs, self.normalizer(batch.next_obs), batch, alpha, noise, next_noise, self._target_members()
         )
         log_prob = sample.log_prob - self.log_volume
@@ -230,7 +261,7 @@ class SAC:
         self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
 
         loss_alpha = alpha_loss(alpha.log(), log_prob, self.target_entropy)
-        values = (critic_loss(q, target, batch.weight), self._actor_loss, loss_alpha, alpha, -log_prob.mean(), q.mean())
+        values = (loss_critic, self._actor_loss, loss_alpha, alpha, -log_prob.mean(), q.mean())
         return dict(zip(self.metrics, values, strict=True))
 
     def _critic_phase(
@@ -243,25 +274,45 @@ class SAC:
         next_noise: Tensor,
         members: Tensor | None,
     ) -> tuple[Sample, Tensor, Tensor, Tensor]:
-        """The policy's sample at obs, q (n_critics, batch), its target (batch,), and the gradient of the critics."""
+        """The policy's sample at obs, q (n_critics, batch), the critics' loss and its gradient."""
         sample, following = self.policy.run(obs, noise), self.policy.run(next_obs, next_noise)
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = self.config.gamma if batch.discount is None else batch.discount
-        next_q = self.critic_target.run(next_obs, following.action, members=members)[0].squeeze(-1)
-        next_log_prob = following.log_prob - self.log_volume
-        bonus = alpha if self.config.backup_entropy else torch.zeros_like(alpha)
-        target = critic_target(batch.reward, ended, next_q, next_log_prob, bonus, discount)
+        bonus = alpha if self.config.backup_entropy else 0.0
+        shift, scale = target_terms(batch.reward, ended, following.log_prob - self.log_volume, bonus, discount)
+        next_out, _ = self.critic_target.run(next_obs, following.action, members=members)
         out, tape = self.critic.run(obs, batch.action)
-        q = out.squeeze(-1)
-        gradient = critic_gradient(q, target, batch.weight)
-        return sample, q, target, self.critic.gradient(tape, gradient.unsqueeze(-1))
+        loss, gradient = self._critic_loss(out, next_out, shift, scale, batch.weight)
+        return sample, self._q(out), loss, self.critic.gradient(tape, gradient)
+
+    def _critic_loss(
+        self, out: Tensor, next_out: Tensor, shift: Tensor, scale: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss, and its gradient with respect to `out`, against the target shift + scale Z(s', a')."""
+        next_q = self._q(next_out)
+        if self.config.critic_head == "categorical":
+            chosen = next_out if self.config.own_target else smallest(next_out, next_q)
+            target = project(chosen.softmax(-1), self.atoms, shift, scale)
+        else:
+            target = shift + scale * (next_q if self.config.own_target else next_q.amin(0))
+            if self.config.critic_head == "scalar":
+                q = self._q(out)
+                return critic_loss(q, target, weight), critic_gradient(q, target, weight).unsqueeze(-1)
+            target = histogram(target, self.atoms, HISTOGRAM_SIGMA * float(self.atoms[1] - self.atoms[0]))
+        return cross_entropy(out, target, weight), cross_entropy_gradient(out, target, weight)
+
+    def _q(self, out: Tensor) -> Tensor:
+        return out.squeeze(-1) if self.config.critic_head == "scalar" else expectation(out, self.atoms)
 
     def _actor_phase(self, obs: Tensor, sample: Sample, alpha: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """q (n_critics, batch) of the policy's sample, and the gradient of the actor."""
         out, tape = self.critic.run(obs, sample.action)
-        q = out.squeeze(-1)
+        q = self._q(out)
         q_gradient, log_prob_gradient = actor_gradients(q, alpha, weight, self.config.actor_critic)
-        action_gradient = self.critic.then_gradient(tape, q_gradient.unsqueeze(-1), self.action_dim)
+        out_gradient = q_gradient.unsqueeze(-1)
+        if self.config.critic_head != "scalar":
+            out_gradient = expectation_gradient(out, self.atoms, q_gradient)
+        action_gradient = self.critic.then_gradient(tape, out_gradient, self.action_dim)
         return q, self.policy.gradient(sample, action_gradient, log_prob_gradient)
 
     def _target_members(self) -> Tensor | None:

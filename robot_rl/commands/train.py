@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass
@@ -13,6 +14,7 @@ import tyro
 
 from robot_rl.commands.main import Verb
 from robot_rl.commands.result import Result, Row
+from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from robot_rl.training.config import TrainConfig
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
 class TrainArgs:
     """Train a policy in simulation, or go on with a run (--resume).
 
-    The defaults shown are those of the chosen --task and --algo: the task's measured preset where it has one.
+    The defaults shown are those of the chosen --task and --algo, which are the task's measured preset where it has one,
+    or of the --recipe.
     """
 
     config: TrainConfig
     resume: Path | None = None
 
 
+RECIPE_HELP = "Settings of a published method as the defaults: rlpd (needs --demos) or fastsac (for a GPU)."
 RESUME_HELP = "Go on with this run folder from its newest checkpoint. Its settings hold, except amounts given as flags."
 
 
@@ -38,22 +42,35 @@ def parse(arguments: Sequence[str]) -> TrainArgs:
     from robot_rl.env import get_task
     from robot_rl.training.checkpoint import load_config
     from robot_rl.training.config import TrainConfig, make_config
+    from robot_rl.training.recipes import get_recipe
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--task")
-    first.add_argument("--algo", default="sac")
+    first.add_argument("--algo")
+    first.add_argument("--recipe")
     first.add_argument("--resume", type=Path)
     chosen, _ = first.parse_known_args(list(arguments))
-    get_algorithm(chosen.algo)
+    recipe = None if chosen.recipe is None else get_recipe(chosen.recipe)
+    if recipe is not None and chosen.algo not in (None, recipe.algo):
+        raise ConfigError(f"recipe {chosen.recipe!r} is one of --algo {recipe.algo}, got --algo {chosen.algo}")
+    algo = recipe.algo if recipe is not None else chosen.algo or "sac"
+    get_algorithm(algo)
     default: TrainConfig | None = None
     if chosen.resume is not None:
         default = load_config(chosen.resume)
     elif chosen.task is not None:
-        default = make_config(get_task(chosen.task), chosen.algo)
+        task = get_task(chosen.task)
+        # A preset is tuned as a whole, so a recipe replaces it rather than being mixed with it.
+        default = (
+            make_config(task, algo)
+            if recipe is None
+            else make_config(dataclasses.replace(task, presets={}), algo, **recipe.settings)
+        )
 
     # Made here, because TrainConfig is known only now: importing it at the top would make every `--help` load torch.
     fields = [
         ("config", TrainConfig, MISSING if default is None else default),
+        ("recipe", Annotated[str | None, tyro.conf.arg(help=RECIPE_HELP)], None),
         ("resume", Annotated[Path | None, tyro.conf.arg(help=RESUME_HELP)], None),
     ]
     parsed: Any = tyro.cli(

@@ -21,8 +21,10 @@ class CriticEnsemble(MLPStack):
         activation: Activation = "relu",
         n_critics: int = 2,
         layer_norm: bool = False,
+        outputs: int = 1,
     ) -> None:
-        super().__init__(n_critics, obs_dim + action_dim, hidden, 1, activation, layer_norm)
+        """More than one of `outputs` are the logits of a distribution (see networks/categorical.py)."""
+        super().__init__(n_critics, obs_dim + action_dim, hidden, outputs, activation, layer_norm)
 
     def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:  # type: ignore[override]
         """Gradients flow to the action, and to the parameters unless `frozen`."""

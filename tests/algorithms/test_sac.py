@@ -18,7 +18,8 @@ from robot_rl.algorithms.sac import (
     alpha_loss,
     critic_gradient,
     critic_loss,
-    critic_target,
+    smallest,
+    target_terms,
 )
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.replay.ring_buffer import Batch
@@ -133,10 +134,10 @@ def copy_weights(theirs, ours: SAC) -> None:
 def test_losses_by_hand():
     alpha = torch.tensor(0.5)
     next_q = torch.tensor([[1.0, 4.0], [2.0, 3.0]])
-    target = critic_target(
-        torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0]), next_q, torch.tensor([2.0, 2.0]), alpha, 0.9
+    shift, scale = target_terms(
+        torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0]), torch.tensor([2.0, 2.0]), alpha, 0.9
     )
-    torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (1.0 - 0.5 * 2.0), 1.0]))
+    torch.testing.assert_close(shift + scale * next_q.amin(0), torch.tensor([1 + 0.9 * (1.0 - 0.5 * 2.0), 1.0]))
     q = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     assert critic_loss(q, torch.tensor([1.0, 1.0])).item() == pytest.approx(0.5 * ((0 + 1) / 2 + (4 + 1) / 2))
     assert actor_loss(q, torch.tensor([2.0, 4.0]), alpha).item() == pytest.approx(((1 - 1) + (2 - 0)) / 2)
@@ -145,10 +146,12 @@ def test_losses_by_hand():
 def test_discount_and_weight_per_sample_by_hand():
     alpha, weight = torch.tensor(0.5), torch.tensor([2.0, 0.5])
     next_q = torch.tensor([[1.0, 4.0], [2.0, 3.0]])
-    target = critic_target(
-        torch.tensor([1.0, 1.0]), torch.zeros(2), next_q, torch.tensor([1.0, 2.0]), alpha, torch.tensor([0.9, 0.81])
+    shift, scale = target_terms(
+        torch.tensor([1.0, 1.0]), torch.zeros(2), torch.tensor([1.0, 2.0]), alpha, torch.tensor([0.9, 0.81])
     )
-    torch.testing.assert_close(target, torch.tensor([1 + 0.9 * (1.0 - 0.5), 1 + 0.81 * (3.0 - 1.0)]))
+    torch.testing.assert_close(
+        shift + scale * next_q.amin(0), torch.tensor([1 + 0.9 * (1.0 - 0.5), 1 + 0.81 * (3.0 - 1.0)])
+    )
     q = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     errors = 0.5 * ((2.0 * 0 + 0.5 * 1) / 2 + (2.0 * 4 + 0.5 * 1) / 2)
     assert critic_loss(q, torch.tensor([1.0, 1.0]), weight).item() == pytest.approx(errors)
@@ -323,24 +326,62 @@ def test_table_names_valid_algorithms():
 
 
 def test_the_minimum_is_over_a_fresh_subset_of_the_target_critics():
-    """Biases make target critic j worth j everywhere, so that the target tells which ones were drawn."""
-    config = SACConfig(n_critics=5, target_critics=2, actor_hidden=(8,), critic_hidden=(8,), backup_entropy=False)
-    sac = SAC(config, OBS, ACT)
+    sac = SAC(SACConfig(n_critics=5, target_critics=2, actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT)
+    drawn = [sac._target_members() for _ in range(500)]
+    assert all(len(set(members.tolist())) == 2 for members in drawn)
+    # Minimum of 2 of 5 without replacement: P(0) = 4/10, P(1) = 3/10, P(2) = 2/10, P(3) = 1/10.
+    share = torch.bincount(torch.stack([m.min() for m in drawn]), minlength=5) / 500
+    torch.testing.assert_close(share, torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]), atol=0.08, rtol=0)
+
+    # Biases that make target critic j worth j everywhere: the loss tells which of them counted.
     last = sac.critic_target.layers(sac.critic_target.flat)[-1]
     last.weight.zero_()
     last.bias.copy_(torch.arange(5.0).view(5, 1, 1))
-    batch = make_batch()
-    smallest = []
-    for _ in range(300):
-        members = sac._target_members()
-        noise = torch.zeros_like(batch.action)
-        _, _, target, _ = sac._critic_phase(batch.obs, batch.next_obs, batch, torch.tensor(1.0), noise, noise, members)
-        value = ((target - batch.reward) / config.gamma)[batch.terminated == 0]
-        assert value.max() - value.min() < 1e-5
-        smallest.append(round(float(value.mean())))
-    # Minimum of 2 of 5 without replacement: P(0) = 4/10, P(1) = 3/10, P(2) = 2/10, P(3) = 1/10.
-    share = torch.bincount(torch.tensor(smallest), minlength=5) / 300
-    torch.testing.assert_close(share, torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]), atol=0.1, rtol=0)
+    batch = dataclasses.replace(make_batch(), terminated=torch.zeros(BATCH))
+    noise, q = torch.zeros(BATCH, ACT), sac.critic(batch.obs, batch.action).detach()
+    for members in (torch.tensor([4, 2]), torch.tensor([3, 4])):
+        loss = sac._critic_phase(batch.obs, batch.next_obs, batch, torch.tensor(0.0), noise, noise, members)[2]
+        expected = critic_loss(q, batch.reward + 0.99 * members.min())
+        torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("head", ["scalar", "categorical", "histogram"])
+def test_every_head_learns_the_value_of_a_known_return(head):
+    """Reward 1 for ever: Q = 1 / (1 - 0.8) = 5 for any action, whatever form the critic has."""
+    config = SACConfig(
+        critic_head=head, own_target=True, atoms=(0.0, 8.0, 33), gamma=0.8, tau=0.2, learning_rate=3e-3, backup_entropy=False,
+        actor_hidden=(8,), critic_hidden=(32,),
+    )  # fmt: skip
+    sac = SAC(config, OBS, ACT)
+    for i in range(800):
+        batch = make_batch(seed=i)
+        sac.update(dataclasses.replace(batch, reward=torch.ones(BATCH), terminated=torch.zeros(BATCH)))
+    batch = make_batch(seed=1000)
+    q = sac._q(sac.critic.run(batch.obs, batch.action)[0])
+    torch.testing.assert_close(q.mean(-1), torch.full((2,), 5.0), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("head", "own"), [("scalar", True), ("categorical", False), ("categorical", True), ("histogram", True)]
+)
+def test_actor_climbs_a_critic_of_any_form(head, own):
+    """Reward 1 - |a - 0.5|²: the actor must come from a = 0 to near 0.5, through the gradient of the expectation."""
+    config = SACConfig(
+        critic_head=head, atoms=(-6.0, 2.0, 41), own_target=own, actor_critic="mean", gamma=0.0, learning_rate=3e-3,
+        actor_hidden=(16,), critic_hidden=(64,), initial_alpha=0.1, target_entropy=-2.0, initial_std=0.3,
+    )  # fmt: skip
+    sac = SAC(config, OBS, ACT)
+    for i in range(1500):
+        batch = make_batch(seed=i)
+        sac.update(dataclasses.replace(batch, reward=1 - (batch.action - 0.5).square().sum(-1)))
+    action = sac.act(make_batch(seed=5000).obs, deterministic=True)
+    assert (action.mean(0) - 0.5).abs().max() < 0.15
+
+
+def test_smallest_takes_all_outputs_of_the_critic_whose_value_is_smallest():
+    out = torch.arange(12.0).view(2, 3, 2)
+    torch.testing.assert_close(smallest(out, torch.tensor([[1.0, 5.0, 0.0], [2.0, 4.0, 9.0]])),
+                               torch.stack((out[0, 0], out[1, 1], out[0, 2])))  # fmt: skip
 
 
 def test_delayed_policy_moves_at_every_third_update():
@@ -357,14 +398,14 @@ def test_delayed_policy_moves_at_every_third_update():
 
 def test_without_entropy_in_the_backup_the_temperature_does_not_matter_to_the_target():
     batch, noise = make_batch(), torch.zeros(BATCH, ACT)
-    targets = {}
+    losses = {}
     for backup in (True, False):
         sac = SAC(SACConfig(backup_entropy=backup, actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT)
         for alpha in (0.0, 5.0):
             arguments = (batch.obs, batch.next_obs, batch, torch.tensor(alpha), noise, noise, None)
-            targets[backup, alpha] = sac._critic_phase(*arguments)[2]
-    torch.testing.assert_close(targets[False, 5.0], targets[True, 0.0])
-    assert (targets[True, 5.0] - targets[True, 0.0]).abs().max() > 1
+            losses[backup, alpha] = sac._critic_phase(*arguments)[2]
+    torch.testing.assert_close(losses[False, 5.0], losses[True, 0.0])
+    assert losses[True, 5.0] > losses[True, 0.0] + 1
 
 
 def test_initial_std_is_that_of_the_first_policy():
