@@ -349,8 +349,8 @@ def test_the_minimum_is_over_a_fresh_subset_of_the_target_critics():
 def test_every_head_learns_the_value_of_a_known_return(head):
     """Reward 1 for ever: Q = 1 / (1 - 0.8) = 5 for any action, whatever form the critic has."""
     config = SACConfig(
-        critic_head=head, own_target=True, atoms=(0.0, 8.0, 33), gamma=0.8, tau=0.2, learning_rate=3e-3, backup_entropy=False,
-        actor_hidden=(8,), critic_hidden=(32,),
+        critic_head=head, own_target=True, atoms=(0.0, 8.0, 33), gamma=0.8, tau=0.2, learning_rate=3e-3,
+        backup_entropy=False, actor_hidden=(8,), critic_hidden=(32,),
     )  # fmt: skip
     sac = SAC(config, OBS, ACT)
     for i in range(800):
