@@ -27,12 +27,14 @@ def _learning() -> list[Row]:
     try:
         from robot_rl.algorithms.algorithm import ALGORITHMS
         from robot_rl.env import load_tasks
+        from robot_rl.training.recipes import RECIPES
     except ModuleNotFoundError:
         return []
     tasks = load_tasks()
     rows = [Row(f"task/{name}", tasks[name].summary) for name in sorted(tasks)]
     rows.append(Row("task/gym:<id>", "any Gymnasium environment with box observations and actions"))
-    return rows + [Row(f"algorithm/{name}", entry.summary) for name, entry in ALGORITHMS.items()]
+    rows += [Row(f"algorithm/{name}", entry.summary) for name, entry in ALGORITHMS.items()]
+    return rows + [Row(f"recipe/{name}", recipe.summary) for name, recipe in RECIPES.items()]
 
 
 VERB = Verb(arguments=ListArgs, run=run)
