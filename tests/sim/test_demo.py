@@ -122,6 +122,17 @@ def test_page_after_an_early_failure_says_why(tmp_path: Path) -> None:
     assert "success in simulation is 12 % &lt;of&gt; 200" in (tmp_path / "report.html").read_text()
 
 
+def test_missing_ros_wheels_are_found_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from robot_rl.commands import main
+
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "rclpy" else object())
+    monkeypatch.setattr(demo, "_train", lambda *args: pytest.fail("training began"))
+    assert main.main(["demo", "--out", str(tmp_path / "demo")]) == main.EXIT_MISSING
+    assert "'rclpy' is not installed; pip install 'robot-rl[ros]'" in capsys.readouterr().err
+
+
 def test_demo_replaces_its_own_folder_and_no_other(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     demo._check_out(out)

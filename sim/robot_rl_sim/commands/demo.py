@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def run(args: DemoArgs) -> Result:
     os.environ.setdefault("MUJOCO_GL", "egl")
     from robot_rl_sim.demo.page import Findings, write_page
 
+    _check_parts()
     _check_out(args.out)
     start = time.monotonic()
     findings = Findings(min_success=args.min_success, min_ros_success=args.min_ros_success, task=TASK)
@@ -64,6 +66,13 @@ def run(args: DemoArgs) -> Result:
         print(f"log:    {(args.out / 'ros' / 'session.mcap').resolve()}", flush=True)
     details = {"report": str(page), "run_dir": str(findings.run_dir)}
     return Result(ok=not findings.failure, rows=tuple(findings.rows), reason=findings.failure, details=details)
+
+
+def _check_parts() -> None:
+    """Find out now, and not after minutes of training, that the last step cannot run."""
+    for package in ("rclpy", "robot_rl_bridge"):
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
 
 def _check_out(out: Path) -> None:
