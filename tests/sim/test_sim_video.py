@@ -1,8 +1,8 @@
 """Frames show the robot, and files hold what was rendered."""
 
 import os
-
-os.environ.setdefault("MUJOCO_GL", "egl")
+import subprocess
+import sys
 
 import imageio.v3 as iio
 import mujoco
@@ -12,6 +12,21 @@ import pytest
 from robot_rl.errors import MissingDependencyError
 from robot_rl_sim.models import load_model
 from robot_rl_sim.video import FrameRenderer, Sphere, write_mp4
+
+
+# MuJoCo chooses its OpenGL when first imported, and a context of another kind can crash: rendering gets its own process.
+IN_CHILD = os.environ.get("ROBOT_RL_RENDER_TEST") == "1"
+renders = pytest.mark.skipif(not IN_CHILD, reason="run by test_rendering_in_a_process_of_its_own")
+
+
+@pytest.mark.skipif(IN_CHILD, reason="this is that process")
+def test_rendering_in_a_process_of_its_own() -> None:
+    environment = {**os.environ, "MUJOCO_GL": "egl", "ROBOT_RL_RENDER_TEST": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-rs", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    if "cannot render offscreen" in done.stdout:
+        pytest.skip("no offscreen OpenGL here")
 
 
 @pytest.fixture(scope="module", params=["leap_hand", "unitree_g1"])
@@ -24,6 +39,7 @@ def renderer(request):
         pytest.skip(str(error))
 
 
+@renders
 def test_kinematics_alone_are_enough_for_a_frame(renderer) -> None:
     """mj_kinematics leaves cameras where they were: at the origin, in data that was never stepped."""
     model, frames = renderer
@@ -34,6 +50,7 @@ def test_kinematics_alone_are_enough_for_a_frame(renderer) -> None:
     assert np.abs(difference).mean() < 0.5  # edges are not anti-aliased the same way twice
 
 
+@renders
 def test_a_frame_shows_the_robot_and_its_markers(renderer) -> None:
     model, frames = renderer
     data = mujoco.MjData(model)
