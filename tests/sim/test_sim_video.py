@@ -13,8 +13,7 @@ from robot_rl.errors import MissingDependencyError
 from robot_rl_sim.models import load_model
 from robot_rl_sim.video import FrameRenderer, Sphere, write_mp4
 
-
-# MuJoCo chooses its OpenGL when first imported, and a context of another kind can crash: rendering gets its own process.
+# MuJoCo chooses its OpenGL when first imported, and another kind of context can crash: rendering gets its own process.
 IN_CHILD = os.environ.get("ROBOT_RL_RENDER_TEST") == "1"
 renders = pytest.mark.skipif(not IN_CHILD, reason="run by test_rendering_in_a_process_of_its_own")
 
