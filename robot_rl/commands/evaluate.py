@@ -13,6 +13,8 @@ from robot_rl.commands.result import Result, Row
 from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robot_rl.bundle.load import Bundle
+    from robot_rl.env import VecEnv
     from robot_rl.training.evaluate import Evaluation, Policy
 
 BASELINES = ("zero", "random")
@@ -20,12 +22,12 @@ BASELINES = ("zero", "random")
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Measure a policy over whole episodes: a run folder, or one of the baselines zero and random."""
+    """Measure a policy over whole episodes: a run folder, a bundle, or one of the baselines zero and random."""
 
     policy: Annotated[str, tyro.conf.Positional]
-    """Run folder of `robot-rl train` (both baselines are then measured beside it), or zero, or random."""
+    """Run folder of `robot-rl train` or bundle (both baselines are then measured beside it), or zero, or random."""
     task: str | None = None
-    """Task; default: the run's own."""
+    """Task; default: that of the run or the bundle."""
     episodes: int = 200
     """Episodes of each policy."""
     num_envs: int = 64
@@ -39,13 +41,18 @@ class EvaluateArgs:
 def run(args: EvaluateArgs) -> Result:
     import torch
 
+    from robot_rl.bundle.load import load_bundle
     from robot_rl.env import get_task
     from robot_rl.training.checkpoint import load_policy
     from robot_rl.training.evaluate import evaluate, random_policy, zero_policy
 
     torch.set_num_threads(1)
-    task_name, trained = args.task, None
-    if args.policy not in BASELINES:
+    task_name, trained, bundle = args.task, None, None
+    path = Path(args.policy)
+    if args.policy not in BASELINES and (path.suffix == ".zip" or (path / "manifest.json").exists()):
+        bundle = load_bundle(path)
+        task_name = task_name or bundle.manifest.task
+    elif args.policy not in BASELINES:
         normalizer, actor, config = load_policy(Path(args.policy))
         task_name = task_name or config.task
         trained = torch.nn.Sequential(normalizer, actor)
@@ -54,7 +61,9 @@ def run(args: EvaluateArgs) -> Result:
     task = get_task(task_name)
     env = task.make_env(num_envs=min(args.num_envs, args.episodes), seed=args.seed, randomize=not args.nominal)
     policies: dict[str, Policy] = {"zero": zero_policy(env), "random": random_policy(env, args.seed)}
-    if trained is not None:
+    if bundle is not None:
+        policies = {"": _bundle_policy(bundle, env, task_name), **policies}
+    elif trained is not None:
         _check_fits(env.obs_dim, trained, env.action_dim, task_name)
         policies = {"": trained, **policies}
     else:
@@ -63,6 +72,30 @@ def run(args: EvaluateArgs) -> Result:
     env.close()
     rows = [row for name, evaluation in evaluations.items() for row in _rows(task_name, name, evaluation)]
     return Result(ok=True, rows=tuple(rows), details={name or "trained": asdict(e) for name, e in evaluations.items()})
+
+
+def _bundle_policy(bundle: Bundle, env: VecEnv, task: str) -> Policy:
+    """The exported graph, fed with the environment's raw inputs, one environment at a time."""
+    import numpy as np
+    import torch
+
+    from robot_rl.env import RobotVecEnv
+
+    if not isinstance(env, RobotVecEnv) or env.policy_io.contract.digest() != bundle.contract.digest():
+        raise ConfigError(
+            f"the bundle was made for robot {bundle.contract.robot!r} and task {bundle.manifest.task!r} under another "
+            f"contract than that of task {task!r}"
+        )
+
+    def act(obs: torch.Tensor) -> torch.Tensor:
+        inputs = {name: value.numpy() for name, value in env.policy_inputs().items()}
+        rows = [
+            bundle.policy.run({name: value[i : i + 1] for name, value in inputs.items()})["action"]
+            for i in range(len(obs))
+        ]
+        return torch.from_numpy(np.concatenate(rows))
+
+    return act
 
 
 def _rows(task: str, policy: str, evaluation: Evaluation) -> list[Row]:
