@@ -40,7 +40,7 @@ class LeapReachConfig:
 
 def tip_distance(tips: Tensor, goal: Tensor) -> Tensor:
     """Distance (n, n_tips) m of each tip (n, n_tips, 3) from its goal (n, 3 n_tips)."""
-    return (tips - goal.unflatten(-1, (-1, 3))).norm(dim=-1)
+    return torch.linalg.vector_norm(tips - goal.unflatten(-1, (-1, 3)), dim=-1)
 
 
 def closeness(distance: Tensor, scale_m: float) -> Tensor:
