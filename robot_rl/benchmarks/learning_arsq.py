@@ -52,8 +52,9 @@ class Amounts:
     """Half of it demonstrations."""
     hidden: tuple[int, ...] = (256, 256)
     """Of every network."""
-    arsq: ARSQConfig = field(default_factory=ARSQConfig)
-    """Its remaining settings."""
+    arsq: ARSQConfig = field(default_factory=lambda: ARSQConfig(bc_loss="cql", bc_weight=2.0, bc_clamp=0.0))
+    """Remaining settings of both Q-learners. Type and weight of the cloning loss are the authors' for
+    hopper-medium-expert, the data set nearest to these recordings; they give no C_m for it."""
     data: Path = Path("runs/learning_arsq")
     """Where recordings are kept, and looked for."""
 
