@@ -147,7 +147,7 @@ def peers_python() -> Path | None:
 def _sbx(python: Path, obs_dim: int, action_dim: int) -> Iterator[Run]:
     script = Path(__file__).with_name("sbx_worker.py")
     command = [str(python), str(script), str(obs_dim), str(action_dim)]
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"JAX_PLATFORMS": "cpu"}
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdin is not None
     assert process.stdout is not None

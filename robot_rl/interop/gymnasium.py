@@ -14,6 +14,7 @@ from torch import Tensor
 from robot_rl.env import Step, Task
 from robot_rl.errors import ConfigError, MissingDependencyError
 from robot_rl.interop.gymnasium_state import load_env_state, save_env_state
+from robot_rl.interop.spaces import ActionBox, box
 
 DEFAULT_TIME_LIMIT = 1_000
 """Steps after which an environment that has no time limit of its own is cut off."""
@@ -37,14 +38,10 @@ class GymnasiumVecEnv:
         self.device = torch.device(device)
         self.max_episode_steps = find_spec(env_id).max_episode_steps or DEFAULT_TIME_LIMIT
         self._envs = [_make(env_id, self.max_episode_steps) for _ in range(num_envs)]
-        action = _box(self._envs[0].action_space, f"the actions of {env_id}")
-        observation = _box(self._envs[0].observation_space, f"the observations of {env_id}")
-        if not action.is_bounded():
-            raise ConfigError(f"the actions of {env_id} are unbounded ({action}); only bounded ones map to [-1, 1]")
-        self._low, self._high = action.low.astype(np.float64), action.high.astype(np.float64)
-        self._action_shape, self._action_dtype = action.shape, action.dtype
-        self.obs_dim, self.action_dim = int(np.prod(observation.shape)), int(np.prod(action.shape))
-        self.action_half_range = torch.from_numpy((self._high - self._low).reshape(-1) / 2).float().to(self.device)
+        self._action = ActionBox(self._envs[0].action_space, f"the actions of {env_id}")
+        observation = box(self._envs[0].observation_space, f"the observations of {env_id}")
+        self.obs_dim, self.action_dim = int(np.prod(observation.shape)), self._action.dim
+        self.action_half_range = self._action.half_range.to(self.device)
         self._obs = np.zeros((num_envs, self.obs_dim), np.float32)
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
@@ -57,9 +54,7 @@ class GymnasiumVecEnv:
         return self._tensor(self._obs)
 
     def step(self, action: Tensor) -> Step:
-        unit = (np.clip(action.detach().cpu().numpy().astype(np.float64), -1, 1) + 1) / 2
-        native = self._low + unit.reshape(self.num_envs, *self._action_shape) * (self._high - self._low)
-        native = native.astype(self._action_dtype)
+        native = self._action.native(action)
         reward = np.zeros(self.num_envs, np.float32)
         terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
         final_obs = np.empty_like(self._obs)
@@ -144,9 +139,3 @@ def _make(env_id: str, max_episode_steps: int) -> gym.Env:
         raise MissingDependencyError(f"{env_id} needs a package that is not installed: {error}") from error
     except gym.error.Error as error:
         raise ConfigError(f"cannot make {env_id!r}: {error}") from error
-
-
-def _box(space: gym.Space, what: str) -> gym.spaces.Box:
-    if not isinstance(space, gym.spaces.Box):
-        raise ConfigError(f"{what} are {space}; only Box spaces are supported")
-    return space
