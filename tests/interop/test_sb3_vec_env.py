@@ -123,7 +123,7 @@ def test_our_own_environment_survives_the_way_there_and_back() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda n, seed: VecMonitor(make_vec_env("Pendulum-v1", n)),
+        lambda n, seed: VecMonitor(DummyVecEnv([lambda: gym.make("Pendulum-v1")] * n)),
         lambda n, seed: make_vec_env("InvertedPendulum-v5", n),
         lambda n, seed: Sb3Env(get_task("point-mass").make_env(num_envs=n, seed=seed)),
     ],
