@@ -1,5 +1,7 @@
 """Any Stable-Baselines3 `VecEnv` as one of our environments, so that our algorithms train on it.
 
+Usage:
+
     task = sb3_task("my-env", lambda num_envs, seed: make_vec_env(MyEnv, num_envs, seed))
     train(make_config(task, "sac", num_envs=8), task=task)
 """
