@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ _CROSSQ = "SBX SAC, public logs of the CrossQ authors"
 _MUJOCO: dict[str, Any] = {
     "learning_rate": 1e-3, "warmup_env_steps": 5_000, "total_env_steps": 100_000, "buffer_size": 100_000,
     "evaluate_every": 10_000, "evaluate_episodes": 10, "checkpoint_every": 0, "log_every": 5_000,
+    "compile": shutil.which("g++") is not None,
 }  # fmt: skip
 
 CHECKS: dict[str, Check] = {
