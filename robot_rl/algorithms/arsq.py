@@ -263,13 +263,17 @@ class ARSQ:
 
     def evaluate(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of normalised obs (n, obs_dim) and action (n, D): V (2, n), A of every bin (2, n, L * D, B), and the choices
-        (n, L * D) that are the action. One pass over L * D copies of each row, each given its true prefix."""
+        (n, L * D) that are the action. One pass over copies of each row, one for each prefix: L * D, or L with
+        conditioning "level", or 1 with "none"."""
         config, n, k = self.config, obs.shape[0], self.choices_per_action
         choices = encode(action, config.levels, config.bins)
-        known = prefixes(choices, config.bins, config.conditioning)
-        rows = torch.cat((obs.unsqueeze(1).expand(-1, k, -1), known), dim=-1).flatten(0, 1)
-        heads = self.advantage(rows).view(2, n, k, k, config.bins)
-        u = heads.diagonal(dim1=2, dim2=3).mT  # copy i reads head i
+        # Neighbouring choices that know the same are read off one copy.
+        alike = {"prefix": 1, "level": self.action_dim, "none": k}[config.conditioning]
+        copies = k // alike
+        known = prefixes(choices, config.bins, config.conditioning)[:, ::alike]
+        rows = torch.cat((obs.unsqueeze(1).expand(-1, copies, -1), known), dim=-1).flatten(0, 1)
+        heads = self.advantage(rows).view(2, n, copies, copies, alike * config.bins)
+        u = heads.diagonal(dim1=2, dim2=3).mT.reshape(2, n, k, config.bins)  # copy i reads its own heads
         return self.value(obs).squeeze(-1), normalize_advantage(u, config.alpha), choices.flatten(1)
 
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:

@@ -174,9 +174,9 @@ def test_cloning_sees_demonstrations_only():
     assert bc_loss(violation, torch.zeros(3)).item() == 0.0
 
 
-def test_one_update_equals_autograd_through_ordinary_layers():
-    """The losses again, from a per-sample loop over prefixes and torch's own layers; Adam's first step is lr * sign."""
-    config = ARSQConfig(levels=2, bins=3, alpha=0.2, bc_weight=0.7, bc_clamp=-0.3, learning_rate=1e-3, **SMALL)
+@pytest.mark.parametrize("conditioning", ["prefix", "level", "none"])
+def test_losses_equal_a_loop_over_prefixes_and_ordinary_layers(conditioning):
+    config = ARSQConfig(levels=2, bins=3, alpha=0.2, conditioning=conditioning, bc_weight=0.7, bc_clamp=-0.3, **SMALL)
     arsq = spread(ARSQ(config, OBS, ACT))
     demonstration = (torch.arange(BATCH) % 2).float()
     batch = make_batch(demonstration=demonstration)
@@ -190,8 +190,10 @@ def test_one_update_equals_autograd_through_ordinary_layers():
             known, q = [0.0] * ACT, value(batch.obs[row])[0]
             width = 2.0
             for level in range(2):
+                at_level = list(known)
                 for dim in range(ACT):
-                    out = net(torch.cat((batch.obs[row], torch.tensor(known))))
+                    seen = {"prefix": known, "level": at_level, "none": [0.0] * ACT}[conditioning]
+                    out = net(torch.cat((batch.obs[row], torch.tensor(seen))))
                     u = out[(level * ACT + dim) * 3 :][:3]
                     a = u - 0.2 * (u / 0.2).logsumexp(0)
                     low = known[dim] - width / 2

@@ -1,0 +1,203 @@
+"""Recordings of mixed quality, and the methods that ARSQ is compared with on them: behaviour cloning, implicit
+Q-learning, and Q-learning with a Q-function for every action dimension by itself."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from robot_rl.algorithms.arsq import ARSQConfig, bc_loss, bc_violation, decode, encode, prefixes
+from robot_rl.algorithms.sac import SAC, SACConfig
+from robot_rl.env import VecEnv
+from robot_rl.networks.mlp import MLPStack
+from robot_rl.replay.dataset import FIELDS, read_transitions, write_transitions
+from robot_rl.replay.ring_buffer import Batch, RingBuffer
+from robot_rl.training.collect import collect
+from robot_rl.training.evaluate import uniform_actions
+
+NOISE = 0.1
+"""Standard deviation of what is added to deterministic policies when they collect, in units of the action range."""
+
+
+def recording(name: str, env: VecEnv, env_steps: int, good_episodes: int, folder: Path) -> tuple[Batch, Batch]:
+    """All transitions, the good episodes last, and the good episodes alone; made once and then read from `folder`."""
+    folder = folder / name.replace(":", "-") / f"{env_steps}_{good_episodes}"
+    files = (folder / "mixed.safetensors", folder / "good.safetensors")
+    if not all(file.exists() for file in files):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, batch in zip(files, record(env, env_steps, good_episodes), strict=True):
+            write_transitions(file, batch, {"task": name, "source": "robot_rl.benchmarks.learning_arsq"})
+    mixed, good = (read_transitions(file) for file in files)
+    return mixed, good
+
+
+def record(env: VecEnv, env_steps: int, good_episodes: int, seed: int = 0) -> tuple[Batch, Batch]:
+    """Train SAC for twice env_steps on one environment. Kept are its transitions up to half of that, and then a few
+    episodes of the policy at the end, without its noise."""
+    sac = SAC(SACConfig(learning_rate=1e-3), env.obs_dim, env.action_dim, seed)
+    replay = RingBuffer(2 * env_steps, env.obs_dim, env.action_dim, seed)
+    generator = torch.Generator().manual_seed(seed)
+    warm_up, obs = min(5_000, env_steps // 4), env.reset(seed)
+    for t in range(2 * env_steps):
+        obs = collect(env, replay, obs, uniform_actions(env, generator) if t < warm_up else sac.act(obs)).obs
+        if t >= warm_up:
+            sac.update(replay.sample(sac.config.batch_size))
+    kept = replay.batch(replay.rows(0, env_steps))
+    # What was going on when recording stopped was cut off there.
+    kept.truncated[-1] = 1 - kept.terminated[-1]
+    good = RingBuffer(good_episodes * env.max_episode_steps, env.obs_dim, env.action_dim)
+    obs = env.reset(seed + 1)
+    for _ in range(good_episodes):
+        ended = False
+        while not ended:
+            step = collect(env, good, obs, sac.act(obs, deterministic=True))
+            obs, ended = step.obs, bool(step.terminated | step.truncated)
+    shown = good.batch(good.rows(0, len(good)))
+    return Batch(*(torch.cat((getattr(kept, f), getattr(shown, f))) for f in FIELDS)), shown
+
+
+def buffer_of(batch: Batch, room: int, seed: int) -> RingBuffer:
+    """The transitions in a buffer that holds `room` more."""
+    replay = RingBuffer(len(batch.reward) + room, batch.obs.shape[1], batch.action.shape[1], seed)
+    replay.add(**{name: getattr(batch, name) for name in FIELDS})
+    return replay
+
+
+def episode_returns(batch: Batch) -> list[float]:
+    """Undiscounted return of each episode of a recording of one environment."""
+    ends = (batch.terminated + batch.truncated).nonzero()[:, 0].tolist()
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    return [batch.reward[start : end + 1].sum().item() for start, end in zip(starts, ends, strict=True)]
+
+
+class Cloning:
+    """Least squares on the actions of every batch."""
+
+    def __init__(self, config: ARSQConfig, obs_dim: int, action_dim: int, seed: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.policy = MLPStack(1, obs_dim, config.hidden, action_dim)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.learning_rate, fused=True)
+
+    def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
+        return self.policy(obs)[0].tanh()
+
+    def update(self, batch: Batch) -> None:
+        loss = (self.policy(batch.obs)[0].tanh() - batch.action).square().sum(-1).mean()
+        _step(self.optimizer, loss)
+
+
+class IQL:
+    """Implicit Q-learning (Kostrikov et al. 2021, arXiv 2110.06169) with its locomotion settings: expectile 0.7, β 3,
+    weights up to 100. The policy is a mean, so that its weighted likelihood is weighted least squares. Rewards come
+    times 1000 / range of the recorded returns, `reward_scale`."""
+
+    expectile, beta, largest_weight = 0.7, 3.0, 100.0
+
+    def __init__(self, config: ARSQConfig, obs_dim: int, action_dim: int, seed: int, reward_scale: float) -> None:
+        self.config, self.reward_scale = config, reward_scale
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = MLPStack(2, obs_dim + action_dim, config.hidden, 1)
+            self.value = MLPStack(1, obs_dim, config.hidden, 1)
+            self.policy = MLPStack(1, obs_dim, config.hidden, action_dim)
+        self.target = deepcopy(self.critic).requires_grad_(False)
+        parameters = [self.critic.flat, self.value.flat, self.policy.flat]
+        self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
+        action = self.policy(obs)[0].tanh()
+        return action if deterministic else _noisy(action, self.generator)
+
+    def update(self, batch: Batch) -> None:
+        pair = torch.cat((batch.obs, batch.action), -1)
+        v = self.value(batch.obs)[0, :, 0]
+        with torch.no_grad():
+            q = self.target(pair)[..., 0].amin(0)
+            next_v = self.value(batch.next_obs)[0, :, 0]
+            y = self.reward_scale * batch.reward + self.config.gamma * (1 - batch.terminated) * next_v
+            weight = (self.beta * (q - v)).exp().clamp(max=self.largest_weight)
+        above = q - v
+        value_loss = (torch.where(above > 0, self.expectile, 1 - self.expectile) * above.square()).mean()
+        critic_loss = (self.critic(pair)[..., 0] - y).square().mean(-1).sum()
+        policy_loss = (weight * (self.policy(batch.obs)[0].tanh() - batch.action).square().sum(-1)).mean()
+        _step(self.optimizer, value_loss + critic_loss + policy_loss)
+        with torch.no_grad():
+            self.target.flat.lerp_(self.critic.flat, self.config.tau)
+
+
+class SeparateQ:
+    """CQN's decomposition on ARSQ's terms: every level and dimension has a Q-function of its own choice and the coarser
+    levels, and each is regressed by itself onto r + γ (its own value of the greedy next action).
+
+    As in CQN (Seo et al. 2024, arXiv 2407.07787) a choice's Q is V + u - mean u. Networks, their number, optimiser,
+    targets' rate, discount, and the cloning loss and its weight are ARSQ's, of `config`; the value is a number, not a
+    distribution of 51 atoms.
+    """
+
+    def __init__(self, config: ARSQConfig, obs_dim: int, action_dim: int, seed: int) -> None:
+        self.config, self.action_dim = config, action_dim
+        outputs = config.levels * action_dim * config.bins
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads = MLPStack(2, obs_dim + action_dim, config.hidden, outputs, config.activation)
+            self.value = MLPStack(2, obs_dim, config.hidden, 1, config.activation)
+        self.heads_target = deepcopy(self.heads).requires_grad_(False)
+        self.value_target = deepcopy(self.value).requires_grad_(False)
+        self.optimizer = torch.optim.Adam([self.heads.flat, self.value.flat], lr=config.learning_rate, fused=True)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def q(self, heads: MLPStack, value: MLPStack, obs: Tensor, choices: Tensor) -> Tensor:
+        """Q of every bin (2, n, L, D, B), of each choice given the coarser levels of choices (n, L, D)."""
+        n, levels, dims = choices.shape
+        known = prefixes(choices, self.config.bins, "level").view(n, levels, dims, dims)[:, :, 0]
+        rows = torch.cat((obs.unsqueeze(1).expand(-1, levels, -1), known), -1).flatten(0, 1)
+        u = heads(rows).view(2, n, levels, levels, dims, self.config.bins)
+        u = u.diagonal(dim1=2, dim2=3).movedim(-1, 2)
+        return value(obs).view(2, n, 1, 1, 1) + u - u.mean(-1, keepdim=True)
+
+    @torch.no_grad()
+    def greedy(self, obs: Tensor) -> Tensor:
+        """Choices (n, L, D) of the highest Q, the smaller of the two networks', level by level."""
+        choices = torch.zeros(len(obs), self.config.levels, self.action_dim, dtype=torch.long)
+        for level in range(self.config.levels):
+            choices[:, level] = self.q(self.heads, self.value, obs, choices).amin(0).argmax(-1)[:, level]
+        return choices
+
+    def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
+        action = decode(self.greedy(obs), self.config.bins)
+        return action if deterministic else _noisy(action, self.generator)
+
+    def update(self, batch: Batch) -> None:
+        config = self.config
+        with torch.no_grad():
+            following = self.greedy(batch.next_obs)
+            after = self.q(self.heads_target, self.value_target, batch.next_obs, following)
+            next_q = after.amin(0).gather(-1, following.unsqueeze(-1)).squeeze(-1)
+            y = batch.reward.view(-1, 1, 1) + config.gamma * (1 - batch.terminated).view(-1, 1, 1) * next_q
+        choices = encode(batch.action, config.levels, config.bins).expand(2, -1, -1, -1)
+        q = self.q(self.heads, self.value, batch.obs, choices[0])
+        taken = q.gather(-1, choices.unsqueeze(-1)).squeeze(-1)
+        loss = config.rl_weight * (taken - y).square().mean((1, 2, 3)).sum()
+        if batch.demonstration is not None:
+            violation = bc_violation(q.flatten(2, 3), choices.flatten(2), config.bc_loss, config.bc_clamp)
+            loss = loss + config.bc_weight * bc_loss(violation, batch.demonstration)
+        _step(self.optimizer, loss)
+        with torch.no_grad():
+            self.heads_target.flat.lerp_(self.heads.flat, config.tau)
+            self.value_target.flat.lerp_(self.value.flat, config.tau)
+
+
+def _noisy(action: Tensor, generator: torch.Generator) -> Tensor:
+    return (action + NOISE * torch.randn(action.shape, generator=generator)).clamp(-1, 1)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
