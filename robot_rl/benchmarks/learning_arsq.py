@@ -42,7 +42,15 @@ import torch
 from torch import Tensor
 
 from robot_rl.algorithms.arsq import ARSQ, ARSQConfig
-from robot_rl.benchmarks.mixed_quality import IQL, Cloning, SeparateQ, buffer_of, episode_returns, recording
+from robot_rl.benchmarks.mixed_quality import (
+    IQL,
+    Cloning,
+    SeparateQ,
+    buffer_of,
+    dependence,
+    episode_returns,
+    recording,
+)
 from robot_rl.commands.result import Result, Row
 from robot_rl.env import VecEnv, get_task
 from robot_rl.replay.mixture import Mixture, Source
@@ -156,12 +164,15 @@ def run(task: str, method: str, seed: int, amounts: Amounts) -> Curve:
         return {int(step): value for step, value in known["curve"].items()}
     env, start = get_task(task).make_env(num_envs=1, seed=1), get_task(task).make_env(num_envs=8, seed=2)
     mixed, good = recording(task, env, amounts.record_env_steps, amounts.good_episodes, amounts.folder)
-    curve = learn(make(method, config, env, mixed, seed), env, start, good if method == "bc-good" else mixed,
-                  amounts, seed, acts=method not in ("bc", "bc-good"))  # fmt: skip
+    learner = make(method, config, env, mixed, seed)
+    curve = learn(learner, env, start, good if method == "bc-good" else mixed, amounts, seed)
     env.close()
     start.close()
+    found: dict[str, object] = {"of": of, "curve": curve}
+    if isinstance(learner, ARSQ):
+        found["dependence"] = dependence(learner, mixed)
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps({"of": of, "curve": curve}, indent=1) + "\n")
+    temporary.write_text(json.dumps(found, indent=1) + "\n")
     os.replace(temporary, file)
     return curve
 
@@ -183,9 +194,7 @@ def make(method: str, config: ARSQConfig, env: VecEnv, mixed: Batch, seed: int) 
             return Cloning(config, *sizes)
 
 
-def learn(
-    learner: Learner, env: VecEnv, start: VecEnv, recorded: Batch, amounts: Amounts, seed: int, acts: bool
-) -> Curve:
+def learn(learner: Learner, env: VecEnv, start: VecEnv, recorded: Batch, amounts: Amounts, seed: int) -> Curve:
     """One update per step, of a batch that is half recording and half what was recorded or done since."""
     replay = buffer_of(recorded, amounts.steps, seed)
     demonstrations = Source(buffer_of(recorded, 0, seed + 1_000), 0.5, demonstration=True)
@@ -193,7 +202,7 @@ def learn(
     curve: Curve = {}
     obs = env.reset(seed)
     for step in range(1, amounts.steps + 1):
-        if acts:
+        if not isinstance(learner, Cloning):
             obs = collect(env, replay, obs, learner.act(obs)).obs
         learner.update(mixture.sample(amounts.batch_size))
         if step * amounts.evaluations % amounts.steps < amounts.evaluations:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robot_rl.algorithms.arsq import ARSQConfig, bc_loss, bc_violation, decode, encode, prefixes
+from robot_rl.algorithms.arsq import ARSQ, ARSQConfig, bc_loss, bc_violation, decode, encode, prefixes
 from robot_rl.algorithms.sac import SAC, SACConfig
 from robot_rl.env import VecEnv
 from robot_rl.networks.mlp import MLPStack
@@ -71,6 +71,32 @@ def episode_returns(batch: Batch) -> list[float]:
     ends = (batch.terminated + batch.truncated).nonzero()[:, 0].tolist()
     starts = [0, *(end + 1 for end in ends[:-1])]
     return [batch.reward[start : end + 1].sum().item() for start, end in zip(starts, ends, strict=True)]
+
+
+@torch.no_grad()
+def dependence(arsq: ARSQ, recorded: Batch, rows: int = 2_000) -> dict[str, float]:
+    """How much a learner's best choices of the first level hang on those of the dimensions before, at recorded states:
+    the true choices before are replaced by another row's. Over the choices whose prefix this changes:
+
+    changed: share whose best bin is then another. regret: how much lower the advantage of that other bin is under the
+    true choices before, in units of return. spread: standard deviation of the advantages over bins, to compare with.
+    """
+    generator = torch.Generator().manual_seed(0)
+    at = torch.randint(len(recorded.reward), (2, rows), generator=generator)
+    obs, actions = arsq.normalizer(recorded.obs[at[0]]), recorded.action[at]
+    first, bins = slice(0, arsq.action_dim), arsq.config.bins
+    true, swapped = (arsq.evaluate(obs, a)[1].amin(0)[:, first] for a in actions)
+    before, after = (
+        prefixes(encode(a, arsq.config.levels, bins), bins, arsq.config.conditioning)[:, first] for a in actions
+    )
+    moved = (before != after).any(-1)
+    if not moved.any():
+        return {"changed": 0.0, "regret": 0.0, "spread": true.std(-1).mean().item()}
+    best = swapped.argmax(-1, keepdim=True)
+    regret = (true.amax(-1) - true.gather(-1, best).squeeze(-1))[moved]
+    changed = (true.argmax(-1) != best.squeeze(-1))[moved].float()
+    spread = true.std(-1)[moved]
+    return {"changed": changed.mean().item(), "regret": regret.mean().item(), "spread": spread.mean().item()}
 
 
 class Cloning:
