@@ -11,8 +11,8 @@ Protocol, fixed before the first run. It is that of the authors' D4RL code, smal
   whatever its quality: the cloning loss sees the first half. (The authors' default takes 100 % of a data set.)
 - Settings are the authors' for the medium-replay set of each robot, the one nearest to these recordings: levels, bins,
   type, weight and C_m of the cloning loss, temperature. Smaller than theirs: 2 x 256 for 3 x 512, batches of 128 for
-  512, and 5,000 steps where they show 500,000 and find most of the effect in the first 25,000 to 50,000.
-- Score of a run: mean return of the greedy policy over the last three of five evaluations, of 8 episodes each (the
+  512, and 4,000 steps where they show 500,000 and find most of the effect in the first 25,000 to 50,000.
+- Score of a run: mean return of the greedy policy over the last two of four evaluations, of 8 episodes each (the
   authors keep the best evaluation of a run, which is also reported), less that of uniformly random actions.
 
 Methods:
@@ -82,9 +82,9 @@ class Amounts:
     """Steps of SAC whose transitions are kept; its training goes on for as many again before it demonstrates."""
     good_episodes: int = 5
     """Of the better policy."""
-    steps: int = 5_000
+    steps: int = 4_000
     """Updates, and environment steps of the learner."""
-    evaluations: int = 5
+    evaluations: int = 4
     """Spread over the run; the second half of them is the score."""
     episodes: int = 8
     """Of each evaluation."""
