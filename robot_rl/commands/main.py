@@ -29,6 +29,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_INTERRUPTED = 0, 1, 2, 3, 1
 _EXTRAS = {
     "torch": "train", "safetensors": "train", "tensorboard": "train", "onnx": "train", "onnxscript": "train",
     "mujoco": "sim", "gymnasium": "sim", "matplotlib": "sim", "imageio": "sim",
+    "minari": "data", "h5py": "data", "pyarrow": "data",
     "stable_baselines3": "sb3", "mcap": "record", "rclpy": "ros", "robot_rl_bridge": "ros",
 }  # fmt: skip
 

@@ -7,6 +7,13 @@
     truncated   (n,)            0 or 1: the episode was cut here, by the clock or because recording stopped
     next_obs    (n, obs_dim)    float32, before any reset
 
+Optional, where they were recorded:
+
+    action_proposed (n, action_dim) float32: what the policy asked for, where a safety filter may have changed it
+    success         (n,)            0 or 1: the task was solved in this step
+    time_s          (n,)            float64, s: when obs was measured
+
+A reward that was never measured, as in a robot's log, is NaN in every row; no learner takes such a file.
 Written as safetensors; .npz files with these arrays can be read too. Neither holds code.
 """
 
@@ -30,14 +37,23 @@ from robot_rl.replay.ring_buffer import Batch, RingBuffer
 
 FORMAT = "robot-rl transitions 1"
 FIELDS = ("obs", "action", "reward", "terminated", "truncated", "next_obs")
+OPTIONAL = ("action_proposed", "success", "time_s")
 
 
-def write_transitions(path: Path, batch: Batch, about: Mapping[str, str] | None = None) -> None:
-    """Write atomically. `about` is kept with the file: task, source, licence, whatever a reader should know."""
-    check_transitions(batch, str(path))
+def write_transitions(
+    path: Path, batch: Batch, about: Mapping[str, str] | None = None, optional: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write atomically. `about` is kept with the file: task, source, licence, whatever a reader should know; `optional`
+    holds arrays named in OPTIONAL."""
+    check_transitions(batch, str(path), reward_needed=False)
+    found = {**{name: getattr(batch, name) for name in FIELDS}, **(optional or {})}
     # Copies, because a file cannot hold tensors that share memory.
-    contiguous = torch.contiguous_format
-    arrays = {n: getattr(batch, n).detach().float().cpu().clone(memory_format=contiguous) for n in FIELDS}
+    arrays = {
+        name: value.detach()
+        .to("cpu", torch.float64 if name == "time_s" else torch.float32)
+        .clone(memory_format=torch.contiguous_format)
+        for name, value in found.items()
+    }
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(arrays, temporary, {**(about or {}), "format": FORMAT})
     os.replace(temporary, path)
@@ -45,27 +61,38 @@ def write_transitions(path: Path, batch: Batch, about: Mapping[str, str] | None 
 
 def read_transitions(path: Path) -> Batch:
     """Read a .safetensors or .npz file. Raises ConfigError naming what is missing, misshapen or out of range."""
+    arrays, _ = read_arrays(path)
+    batch = Batch(**{name: arrays[name] for name in FIELDS})
+    check_transitions(batch, str(path))
+    return batch
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(all arrays of a file, what is told about it), unchecked. Raises ConfigError naming what is missing."""
     try:
-        arrays = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
+        arrays, about = (_read_npz if path.suffix == ".npz" else _read_safetensors)(path)
     except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
         raise ConfigError(f"{path} cannot be read as a .safetensors or .npz file of transitions: {error}") from error
     missing = [name for name in FIELDS if name not in arrays]
     if missing:
         raise ConfigError(f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'nothing'}")
-    batch = Batch(**{name: arrays[name].float() for name in FIELDS})
-    check_transitions(batch, str(path))
-    return batch
+    return {name: value.double() if name == "time_s" else value.float() for name, value in arrays.items()}, about
 
 
-def check_transitions(batch: Batch, where: str) -> None:
-    """Raise ConfigError naming the first row that no learner can use."""
+def check_transitions(batch: Batch, where: str, *, reward_needed: bool = True) -> None:
+    """Raise ConfigError naming the first row that no learner can use. Without `reward_needed`, a reward that is NaN in
+    every row passes."""
     n = batch.reward.shape[0]
+    unknown = n > 0 and bool(batch.reward.isnan().all())
+    if unknown and reward_needed:
+        raise ConfigError(f"{where}: no row has a reward (all NaN, as in a robot's log); give it one before learning")
     for name in FIELDS:
         value: Tensor = getattr(batch, name)
         dims = 2 if name in ("obs", "action", "next_obs") else 1
         if value.dim() != dims or value.shape[0] != n or n == 0:
             raise ConfigError(f"{where}: {name} has shape {tuple(value.shape)}; all must have one row per transition")
-        _refuse(~value.reshape(n, -1).isfinite().all(-1), value, f"{where}: {name} is not finite")
+        if not (name == "reward" and unknown):
+            _refuse(~value.reshape(n, -1).isfinite().all(-1), value, f"{where}: {name} is not finite")
     if batch.obs.shape != batch.next_obs.shape:
         raise ConfigError(f"{where}: obs has shape {tuple(batch.obs.shape)}, next_obs {tuple(batch.next_obs.shape)}")
     _refuse((batch.action.abs() > 1).any(-1), batch.action, f"{where}: actions must lie in [-1, 1]")
@@ -73,6 +100,11 @@ def check_transitions(batch: Batch, where: str) -> None:
         value = getattr(batch, name)
         _refuse((value != 0) & (value != 1), value, f"{where}: {name} must be 0 or 1")
     _refuse((batch.terminated * batch.truncated) > 0, batch.reward, f"{where}: both terminated and truncated")
+
+
+def goes_on(batch: Batch) -> Tensor:
+    """(n - 1,) bool: the row after this one starts where this one ended."""
+    return torch.isclose(batch.next_obs[:-1], batch.obs[1:], rtol=1e-4, atol=1e-5, equal_nan=True).all(-1)
 
 
 def by_episode(batch: Batch, num_envs: int) -> Batch:
@@ -99,42 +131,56 @@ def load_replay(
     device: torch.device | str = "cpu",
     n_step: NStep | None = None,
 ) -> RingBuffer:
-    """A replay buffer of exactly the transitions of a file. With `n_step`, which counts one environment, its rows must
-    be in the order in which they happened. Raises ConfigError for a file of another task."""
-    batch = read_transitions(path)
+    """`fill_replay` of a file."""
+    return fill_replay(read_transitions(path), str(path), obs_dim, action_dim, seed, device, n_step)
+
+
+def fill_replay(
+    batch: Batch,
+    where: str,
+    obs_dim: int,
+    action_dim: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    n_step: NStep | None = None,
+) -> RingBuffer:
+    """A replay buffer of exactly these transitions. With `n_step`, which counts one environment, rows must be in the
+    order in which they happened. Raises ConfigError, naming `where` they are from, for transitions of another task."""
     found = (batch.obs.shape[1], batch.action.shape[1])
     if found != (obs_dim, action_dim):
         raise ConfigError(
-            f"{path} has {found[0]} observations and {found[1]} actions; the task has {obs_dim} and {action_dim}"
+            f"{where} has {found[0]} observations and {found[1]} actions; the task has {obs_dim} and {action_dim}"
         )
     if n_step is not None:
         ended = (batch.terminated + batch.truncated)[:-1] > 0
-        jump = ~torch.isclose(batch.next_obs[:-1], batch.obs[1:], rtol=1e-4, atol=1e-5).all(-1)
-        _refuse(
-            jump & ~ended, batch.next_obs, f"{path}: n_step needs episodes in order, but the next row does not go on"
-        )
+        jump = ~goes_on(batch) & ~ended
+        _refuse(jump, batch.next_obs, f"{where}: n_step needs episodes in order, but the next row does not go on")
     replay = RingBuffer(batch.reward.shape[0], obs_dim, action_dim, seed, device, n_step)
     replay.add(**{name: getattr(batch, name).to(replay.device) for name in FIELDS})
     return replay
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file."""
+    """sha256 of a file, or of the names and contents of all files of a folder."""
     sha256 = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha256.update(chunk)
+    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if part != path:
+            sha256.update(f"{part.relative_to(path).as_posix()}\0{part.stat().st_size}\0".encode())
+        with part.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                sha256.update(chunk)
     return sha256.hexdigest()
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
+def _read_npz(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with np.load(path, allow_pickle=False) as file:
-        return {name: torch.from_numpy(np.asarray(file[name])) for name in FIELDS if name in file}
+        return {n: torch.from_numpy(np.asarray(file[n])) for n in (*FIELDS, *OPTIONAL) if n in file}, {}
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in FIELDS if name in file.keys()}  # noqa: SIM118
+        names = [name for name in (*FIELDS, *OPTIONAL) if name in file.keys()]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
 
 
 def _refuse(bad: Tensor, value: Tensor, message: str) -> None:

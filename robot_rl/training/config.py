@@ -47,7 +47,7 @@ class TrainConfig:
     n_step: int = 1
     """Steps whose rewards are summed before the critic's estimate is added, discounted by the algorithm's gamma."""
     demos: Path | None = None
-    """File of transitions to learn from besides (see robot_rl/replay/dataset.py); it must not change during a run."""
+    """Transitions to learn from besides, in any format of `robot-rl data`; they must not change during a run."""
     demo_share: float = 0.5
     """Share of every batch that is drawn from `demos`."""
     symmetry: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from robot_rl.algorithms.algorithm import Algorithm, get_algorithm
+from robot_rl.data.formats import find_dataset, read_dataset
 from robot_rl.env import RobotVecEnv, Task, VecEnv
 from robot_rl.errors import CheckpointError, ConfigError
-from robot_rl.replay.dataset import digest, load_replay
+from robot_rl.replay.dataset import check_transitions, digest, fill_replay
 from robot_rl.replay.mirror import Mirror
 from robot_rl.replay.mixture import Mixture, Source
 from robot_rl.replay.n_step import NStep
@@ -66,7 +68,7 @@ class Run:
             if mirror is None:
                 raise ConfigError(f"symmetry: task {self.config.task!r} is not the same with left and right exchanged")
             self.mirror = mirror.to(self.replay.device)
-        self.demos_sha256 = None if self.config.demos is None else digest(self.config.demos)
+        self.demos_sha256 = None if self.config.demos is None else digest(find_dataset(self.config.demos)[1])
 
     def act(self) -> Tensor:
         """Exploring actions for the current observations: the policy's samples, but for a uniform warm-up."""
@@ -181,9 +183,18 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
         config.buffer_size, *dims, replay_seed, config.device, _n_step(config, config.num_envs),
         file=run_dir / "replay.rows" if config.replay_storage == "mapped" else None,
     )  # fmt: skip
-    demos = config.demos and load_replay(config.demos, *dims, demos_seed, config.device, _n_step(config, num_envs=1))
+    demos = config.demos and _read_demos(config.demos, config, dims, demos_seed)
     generator = torch.Generator().manual_seed(action_seed)
     return Run(config, run_dir, env, eval_env, algorithm, replay, demos, generator, env.reset(), eval_seed)
+
+
+def _read_demos(source: Path, config: TrainConfig, dims: tuple[int, int], seed: int) -> RingBuffer:
+    """A dataset of any format as a replay that never changes."""
+    dataset = read_dataset(source)
+    check_transitions(dataset.transitions, str(source))
+    for note in dataset.notes:
+        print(f"{source}: {note}", file=sys.stderr)
+    return fill_replay(dataset.transitions, str(source), *dims, seed, config.device, _n_step(config, num_envs=1))
 
 
 def _n_step(config: TrainConfig, num_envs: int) -> NStep | None:
