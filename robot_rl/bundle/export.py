@@ -191,7 +191,7 @@ def card(contract: Contract, provenance: Provenance) -> str:
         f"- algorithm: {provenance.algorithm}",
         f"- run: {provenance.run}",
         f"- code revision: {provenance.git_revision or 'unknown'}",
-        f"- seeds: {', '.join(f'{name} {seed}' for name, seed in provenance.seeds.items())}",
+        f"- seeds: {', '.join(f'{name} {seed}' for name, seed in provenance.seeds.items()) or 'unknown'}",
         f"- contract: sha256 {contract.digest()}",
     ]
     lines += ["", "## Evaluation in simulation", ""]

@@ -1,12 +1,13 @@
-"""`robot-rl export`: from a training run to a bundle."""
+"""`robot-rl export`: from a training run, or a model of Stable-Baselines3, to a bundle."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -14,51 +15,121 @@ from robot_rl.commands.main import Verb
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robot_rl.bundle.export import Provenance
+    from robot_rl.env import RobotVecEnv
+
+EPISODES, EVALUATION_ENVS, EVALUATION_SEED = 200, 64, 1_000
+"""Of the evaluation of a policy that comes without one."""
+
 
 @dataclass(frozen=True)
 class ExportArgs:
     """Export a trained policy as a bundle: one ONNX graph, contract, golden rows, card."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder of `robot-rl train`."""
+    policy: Annotated[Path, tyro.conf.Positional]
+    """Run folder of `robot-rl train`, or a .zip that Stable-Baselines3 or sb3-contrib saved (SAC, TD3, TQC, PPO)."""
     out: Path | None = None
-    """Where the bundle goes; a name that ends in .zip makes one file. Default: RUN/bundle."""
+    """Where the bundle goes; a name that ends in .zip makes one file. Default: RUN/bundle, MODEL-bundle."""
     overwrite: bool = False
     """Replace a bundle that is already there."""
+    task: str | None = None
+    """Task that a Stable-Baselines3 model was trained on; a run folder knows its own."""
+    vec_normalize: Path | None = None
+    """What VecNormalize.save wrote, where a Stable-Baselines3 model was trained under it: it is part of the policy, and
+    the model does not tell. Needs --trust."""
+    trust: bool = False
+    """Allow pickles, which run the code in them, to be loaded: VecNormalize files, and Stable-Baselines3 models that
+    are no plain MlpPolicy. Only for files whose origin you know."""
 
 
 def run(args: ExportArgs) -> Result:
-    from robot_rl.bundle.export import Provenance, export_policy
-    from robot_rl.env import RobotVecEnv, get_task
+    from robot_rl.bundle.export import export_policy
+
+    load = _load_sb3 if args.policy.suffix == ".zip" else _load_run
+    env, normalizer, actor, provenance, default_out = load(args)
+    path = args.out or default_out
+    loop = export_policy(env, normalizer, actor, path, provenance, overwrite=args.overwrite)
+    env.close()
+    period_s = env.policy_io.contract.control_period_s
+    assert loop.latency is not None
+    rows = [
+        Row("export/closed_loop_error", loop.max_error, "1"),
+        Row("export/closed_loop_steps", loop.steps, "steps"),
+        Row("export/action_p99", loop.latency.p99_s * 1e3, "ms", "control period", loop.latency.p99_s / period_s),
+        Row("export/bundle", str(path)),
+    ]
+    if provenance.evaluation.get("success_rate") is not None:
+        rows.insert(0, Row("export/success", provenance.evaluation["success_rate"]))
+    return Result(ok=True, rows=tuple(rows), details={"bundle": str(path), "contract": env.policy_io.contract.digest()})
+
+
+def _load_run(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Provenance, Path]:
+    """(one environment, normalizer, actor, where they come from, where the bundle goes) of a run folder."""
+    from robot_rl.bundle.export import Provenance
     from robot_rl.training.checkpoint import load_policy
 
-    normalizer, actor, config = load_policy(args.run)
-    env = get_task(config.task).make_env(num_envs=1, seed=config.seed, num_threads=1)
-    if not isinstance(env, RobotVecEnv):
-        raise ConfigError(f"task {config.task!r} is no robot task: it has no contract to export. See `robot-rl list`")
-    evaluation = args.run / "evaluation.json"
+    if args.task is not None or args.vec_normalize is not None or args.trust:
+        raise ConfigError(
+            f"--task, --vec-normalize and --trust are for Stable-Baselines3 models; {args.policy} is none"
+        )
+    normalizer, actor, config = load_policy(args.policy)
+    evaluation = args.policy / "evaluation.json"
     provenance = Provenance(
         task=config.task,
         algorithm=config.algo,
         git_revision=git_revision(),
-        run=args.run.name,
+        run=args.policy.name,
         # Where the runs lie on the machine that trained is nobody else's business.
         config={k: v for k, v in json.loads(config.to_json()).items() if k != "runs"},
         seeds={"training": config.seed},
         evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
     )
-    path = args.out or args.run / "bundle"
-    loop = export_policy(env, normalizer, actor, path, provenance, overwrite=args.overwrite)
-    env.close()
-    period_s = env.policy_io.contract.control_period_s
-    assert loop.latency is not None
-    rows = (
-        Row("export/closed_loop_error", loop.max_error, "1"),
-        Row("export/closed_loop_steps", loop.steps, "steps"),
-        Row("export/action_p99", loop.latency.p99_s * 1e3, "ms", "control period", loop.latency.p99_s / period_s),
-        Row("export/bundle", str(path)),
+    return _robot_env(config.task, 1, config.seed), normalizer, actor, provenance, args.policy / "bundle"
+
+
+def _load_sb3(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Provenance, Path]:
+    """The same of a model that Stable-Baselines3 saved, which is evaluated here."""
+    from torch import nn
+
+    from robot_rl.bundle.export import Provenance
+    from robot_rl.interop.sb3_policy import read_sb3, read_vec_normalize
+    from robot_rl.training.evaluate import evaluate
+
+    if args.task is None:
+        raise ConfigError(f"exporting {args.policy} needs --task: the one it was trained on; see `robot-rl list`")
+    envs = _robot_env(args.task, min(EVALUATION_ENVS, EPISODES), EVALUATION_SEED)
+    model = read_sb3(args.policy, envs.obs_dim, envs.action_dim, trust=args.trust)
+    normalizer: nn.Module = nn.Identity()
+    config = {"model_sha256": model.sha256, **model.settings}
+    if args.vec_normalize is not None:
+        normalizer = read_vec_normalize(args.vec_normalize, envs.obs_dim, trust=args.trust)
+        config["vec_normalize_sha256"] = hashlib.sha256(args.vec_normalize.read_bytes()).hexdigest()
+    evaluation = evaluate(envs, nn.Sequential(normalizer, model.actor), EPISODES, EVALUATION_SEED)
+    envs.close()
+    seed = model.settings.get("seed")
+    provenance = Provenance(
+        task=args.task,
+        algorithm=model.algorithm,
+        git_revision=git_revision(),
+        run=f"{args.policy.name}, sha256 {model.sha256}",
+        config=config,
+        seeds={} if seed is None else {"training": seed},
+        evaluation={"step": model.settings.get("num_timesteps"), **asdict(evaluation)},
     )
-    return Result(ok=True, rows=rows, details={"bundle": str(path), "contract": env.policy_io.contract.digest()})
+    out = args.policy.with_name(f"{args.policy.stem}-bundle")
+    return _robot_env(args.task, 1, EVALUATION_SEED), normalizer, model.actor, provenance, out
+
+
+def _robot_env(task: str, num_envs: int, seed: int) -> RobotVecEnv:
+    from robot_rl.env import RobotVecEnv, get_task
+
+    env = get_task(task).make_env(num_envs=num_envs, seed=seed, num_threads=1)
+    if not isinstance(env, RobotVecEnv):
+        raise ConfigError(f"task {task!r} is no robot task: it has no contract to export. See `robot-rl list`")
+    return env
 
 
 def git_revision() -> str:

@@ -127,7 +127,7 @@ def _export(args: DemoArgs, findings: Findings) -> None:
     from robot_rl.robots import LEAP_HAND
 
     assert findings.run_dir is not None
-    result = export.run(export.ExportArgs(run=findings.run_dir, out=args.out / "bundle"))
+    result = export.run(export.ExportArgs(policy=findings.run_dir, out=args.out / "bundle"))
     error = result.rows[0].value
     assert isinstance(error, float)
     findings.closed_loop_error = error
