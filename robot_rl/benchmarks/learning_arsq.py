@@ -42,11 +42,13 @@ import torch
 from torch import Tensor
 
 from robot_rl.algorithms.arsq import ARSQ, ARSQConfig
+from robot_rl.benchmarks.acting import acting_rows
 from robot_rl.benchmarks.mixed_quality import (
     IQL,
     Cloning,
     SeparateQ,
     buffer_of,
+    coordination,
     dependence,
     episode_returns,
     recording,
@@ -59,6 +61,8 @@ from robot_rl.training.collect import collect
 from robot_rl.training.evaluate import evaluate, random_policy
 
 LEAST_RATIO = 1.3
+ROBOT_TASKS = ("leap-reach", "g1-balance")
+"""Whose acting is timed too, with ARSQ's default networks."""
 METHODS = ("arsq", "independent", "bc", "bc-good", "iql", "separate")
 
 SETTINGS: dict[str, ARSQConfig] = {
@@ -135,12 +139,17 @@ def benchmark(amounts: Amounts = Amounts()) -> Result:
             rows.append(Row(f"{name}/{method}", means[method], "score"))
             rows += [Row(f"{name}/{method}/seed-{s}", v, "score") for s, v in zip(amounts.seeds, scores, strict=True)]
             rows.append(Row(f"{name}/{method}/best-evaluation", statistics.fmean(best), "score"))
+        config = replace(amounts.settings[task], hidden=amounts.hidden, batch_size=amounts.batch_size)
+        nats = coordination(data(task, amounts)[0], config, amounts.steps // 2)
+        rows.append(Row(f"{name}/coordination-in-recording", nats, "nats"))
         ratio = _ratio(means, "independent")
         rows.append(Row(f"{name}/ratio", ratio, "", "threshold", None if ratio is None else ratio / LEAST_RATIO))
         rows.append(Row(f"{name}/ratio-to-separate", _ratio(means, "separate")))
         if ratio is None or ratio < LEAST_RATIO:
             shown = "undefined" if ratio is None else f"{ratio:.2f}"
             short.append(f"{name}/ratio is {shown}, asked {LEAST_RATIO}")
+    sizes = {task: replace(amounts.settings[task], hidden=amounts.hidden) for task in amounts.tasks}
+    rows += acting_rows(sizes | dict.fromkeys(ROBOT_TASKS, ARSQConfig()))
     plot = _plot(amounts, curves, levels)
     details = {
         "curves": {"/".join(map(str, key)): curve for key, curve in curves.items()},
@@ -162,8 +171,8 @@ def run(task: str, method: str, seed: int, amounts: Amounts) -> Curve:
     of = json.loads(json.dumps(of))
     if file.exists() and (known := json.loads(file.read_text()))["of"] == of:
         return {int(step): value for step, value in known["curve"].items()}
+    mixed, good = data(task, amounts)
     env, start = get_task(task).make_env(num_envs=1, seed=1), get_task(task).make_env(num_envs=8, seed=2)
-    mixed, good = recording(task, env, amounts.record_env_steps, amounts.good_episodes, amounts.folder)
     learner = make(method, config, env, mixed, seed)
     curve = learn(learner, env, start, good if method == "bc-good" else mixed, amounts, seed)
     env.close()
@@ -211,12 +220,19 @@ def learn(learner: Learner, env: VecEnv, start: VecEnv, recorded: Batch, amounts
     return curve
 
 
+def data(task: str, amounts: Amounts) -> tuple[Batch, Batch]:
+    """The recording of a task, and its good episodes."""
+    env = get_task(task).make_env(num_envs=1, seed=1)
+    both = recording(task, env, amounts.record_env_steps, amounts.good_episodes, amounts.folder)
+    env.close()
+    return both
+
+
 def reference_levels(task: str, amounts: Amounts) -> dict[str, float]:
     """Mean returns of uniformly random actions, of the recording, and of its good episodes."""
-    env, start = get_task(task).make_env(num_envs=1, seed=1), get_task(task).make_env(num_envs=8, seed=2)
-    mixed, good = recording(task, env, amounts.record_env_steps, amounts.good_episodes, amounts.folder)
+    mixed, good = data(task, amounts)
+    start = get_task(task).make_env(num_envs=8, seed=2)
     random = evaluate(start, random_policy(start, seed=0), 5 * amounts.episodes, seed=3).return_mean
-    env.close()
     start.close()
     return {
         "random": random,
