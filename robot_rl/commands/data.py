@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def parse(arguments: Sequence[str]) -> ConvertArgs | ReportArgs:
 
 def run(args: ConvertArgs | ReportArgs) -> Result:
     dataset = _read(args.source, args.action_low, args.action_high)
+    for note in dataset.notes:
+        print(f"{args.source}: {note}", file=sys.stderr)
     return _convert(args, dataset) if isinstance(args, ConvertArgs) else _report(args, dataset)
 
 
@@ -83,23 +86,22 @@ def _convert(args: ConvertArgs, dataset: Dataset) -> Result:
         Row("data/written", str(path)),
         Row("data/episodes", len(dataset.episodes())),
         Row("data/steps", len(dataset)),
-        *_notes(dataset),
     ]
-    return Result(ok=True, rows=tuple(rows), details={"path": str(path), "about": dict(dataset.about)})
+    return Result(ok=True, rows=tuple(rows), details={"about": dict(dataset.about), "notes": dataset.notes})
 
 
 def _report(args: ReportArgs, dataset: Dataset) -> Result:
     from robot_rl.data.report import make_report
 
     report = make_report(dataset)
-    rows = [Row(f"data/{name}", value, _unit(name)) for name, value in report.values.items()] + _notes(dataset)
+    rows = [Row(f"data/{name}", value, _unit(name)) for name, value in report.values.items()]
     if args.plot is not None:
         from robot_rl.data.plot import plot_report
 
         title = f"{Path(args.source).name}: {report.values['episodes']} episodes, {report.values['steps']} steps"
         plot_report(dataset, report, title, args.plot)
         rows.append(Row("data/plot", str(args.plot)))
-    return Result(ok=True, rows=tuple(rows), details=report.details)
+    return Result(ok=True, rows=tuple(rows), details={**report.details, "notes": dataset.notes})
 
 
 def _read(source: str, low: Bound, high: Bound) -> Dataset:
@@ -130,10 +132,6 @@ def _native_range(task: str) -> Any:
     space = box(env.action_space, f"the actions of {task}")
     env.close()
     return ActionRange(space.low, space.high)
-
-
-def _notes(dataset: Dataset) -> list[Row]:
-    return [Row("data/note", note) for note in dataset.notes]
 
 
 def _unit(name: str) -> str:

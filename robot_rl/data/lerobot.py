@@ -9,9 +9,10 @@ Written, one row per transition:
     next.success, complementary_info.action_proposed, complementary_info.time_s     where they are known
     timestamp, frame_index, episode_index, index, task_index                        timestamp is frame_index / fps
 
-and meta/info.json, stats.json, tasks.parquet, episodes/, and meta/robot_rl.json: the action range and what is told
-about the dataset. A reward that is not known has no column. lerobot's loaders ignore what they do not know; columns
-named complementary_info are its own way to keep more per step (one that begins with "action" would be another action).
+and meta/info.json, stats.json, tasks.parquet, episodes/, and meta/robot_rl.json: what is told about the dataset. What
+-1 and 1 stand for is in info.json, as "low" and "high" of the feature action. A reward that is not known has no column.
+lerobot's loaders ignore what they do not know, and its tools keep it; columns named complementary_info are its own way
+to have more per step (one that begins with "action" would be another action).
 
 Read, of datasets of others: observation.* vectors one after the other, in the order of info.json; images, videos and
 text are left out, which `notes` says. Without next.truncated, an episode that ends in next.success terminated, and any
@@ -36,7 +37,7 @@ from robot_rl.data.dataset import ActionRange, Dataset, as_batch, new_folder, un
 from robot_rl.data.lerobot_meta import Columns, data_file, episode_table, frame_tables, info_json, stats, task_table
 from robot_rl.errors import ConfigError
 
-INFO, OWN = Path("meta/info.json"), Path("meta/robot_rl.json")
+INFO, ABOUT = Path("meta/info.json"), Path("meta/robot_rl.json")
 _NEXT_OBS = "next.observation.state"
 _PROPOSED, _TIME = "complementary_info.action_proposed", "complementary_info.time_s"
 
@@ -58,12 +59,12 @@ def write(dataset: Dataset, path: Path, fps: float | None = None) -> None:
         _write_table(episode_table(columns, episodes, files, task), folder / "meta/episodes/chunk-000/file-000.parquet")
         pq.write_table(task_table(task), folder / "meta/tasks.parquet")
         about = {**dataset.about, "fps": f"{fps:.10g}"}
-        own = {"action_low": actions.low.tolist(), "action_high": actions.high.tolist(), "about": about}
-        robot = dataset.about.get("robot")
+        info = info_json(columns, len(episodes), fps, dataset.about.get("robot"))
+        info["features"]["action"] |= {"low": actions.low.tolist(), "high": actions.high.tolist()}
         for file, content in (
-            (INFO, info_json(columns, len(episodes), fps, robot)),
+            (INFO, info),
             (Path("meta/stats.json"), {name: stats(values) for name, values in columns.items()}),
-            (OWN, own),
+            (ABOUT, about),
         ):
             (folder / file).write_text(json.dumps(content, indent=4))
 
@@ -111,7 +112,7 @@ def read(path: Path, action_range: ActionRange | None = None) -> Dataset:
     """
     try:
         info = json.loads((path / INFO).read_text())
-        own = json.loads((path / OWN).read_text()) if (path / OWN).is_file() else {}
+        own = json.loads((path / ABOUT).read_text()) if (path / ABOUT).is_file() else {}
         features, version, total = info["features"], info["codebase_version"], info["total_frames"]
         if not version.startswith("v3."):
             raise ConfigError(f"{path} has version {version}; v3.0 is read. lerobot converts v2.1 to it")
@@ -129,8 +130,8 @@ def read(path: Path, action_range: ActionRange | None = None) -> Dataset:
     kept, terminated, truncated, next_obs = _ends(columns, obs, last)
     if not kept.any():
         raise ConfigError(f"{path} has only episodes of one frame, of which nothing is known that follows")
-    if action_range is None and own:
-        action_range = ActionRange(own["action_low"], own["action_high"])
+    if action_range is None and "low" in features["action"]:
+        action_range = ActionRange(features["action"]["low"], features["action"]["high"])
     action_range = (action_range or unit_range(1)).for_actions(columns["action"].shape[1])
     reward = columns["next.reward"][kept, 0] if "next.reward" in columns else np.full(kept.sum(), np.nan)
     batch = as_batch(
@@ -151,7 +152,7 @@ def read(path: Path, action_range: ActionRange | None = None) -> Dataset:
         success=_column(columns, "next.success", kept, torch.float32),
         time_s=_column(columns, _TIME, kept, torch.float64),
         action_range=action_range,
-        about=own.get("about", {name: text for name, text in about.items() if text}),
+        about=own or {name: text for name, text in about.items() if text},
         notes=tuple(_notes(features, observed, columns, int((~kept).sum()), tasks)),
     )
 

@@ -108,7 +108,7 @@ def test_a_log_of_deploy_is_reported_and_converted_but_not_learned_from(tmp_path
     deploy = ["deploy", str(bundle), "--interface", "mock", "--auto-run", "--duration", "3.4"]
     assert main([*deploy, "--record", str(log)]) == 0
     assert main(["data", "report", str(log)]) == 0
-    assert "reward is not in a log" in capsys.readouterr().out
+    assert "reward is not in a log" in capsys.readouterr().err
     assert main(["data", "convert", str(log), str(converted)]) == 0
     again = read_dataset(converted)
     assert again.action_proposed is not None
