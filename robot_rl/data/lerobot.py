@@ -1,4 +1,4 @@
-"""LeRobotDataset v3.0: Parquet and JSON, as lerobot 0.4 to 0.6 write and read it; without its package.
+"""LeRobotDataset v3.0: Parquet and JSON, in the layout of lerobot 0.4 and 0.6 (run with 0.4.4); without its package.
 
 Written, one row per transition:
 
