@@ -15,6 +15,11 @@ Protocol, fixed before the first run. It is that of the authors' D4RL code, smal
 - Score of a run: mean return of the greedy policy over the last two of four evaluations, of 8 episodes each (the
   authors keep the best evaluation of a run, which is also reported), less that of uniformly random actions.
 
+Beside the two tasks there is a diagnostic in which dimensions must be chosen together, `paired:gym:Pendulum-v1`: the
+torque is the product of two actions, and the recording reaches it with either pair of signs, at random. It was added
+after half of the runs on the two tasks had shown no difference, to tell whether the method or the tasks are the reason;
+its settings were fixed before its first run.
+
 Methods:
 
 - arsq.
@@ -45,16 +50,18 @@ from robot_rl.algorithms.arsq import ARSQ, ARSQConfig
 from robot_rl.benchmarks.acting import acting_rows
 from robot_rl.benchmarks.mixed_quality import (
     IQL,
+    PAIRED,
     Cloning,
     SeparateQ,
     buffer_of,
     coordination,
     dependence,
     episode_returns,
+    make_env,
     recording,
 )
 from robot_rl.commands.result import Result, Row
-from robot_rl.env import VecEnv, get_task
+from robot_rl.env import VecEnv
 from robot_rl.replay.mixture import Mixture, Source
 from robot_rl.replay.ring_buffer import Batch
 from robot_rl.training.collect import collect
@@ -65,25 +72,36 @@ ROBOT_TASKS = ("leap-reach", "g1-balance")
 """Whose acting is timed too, with ARSQ's default networks."""
 METHODS = ("arsq", "independent", "bc", "bc-good", "iql", "separate")
 
-SETTINGS: dict[str, ARSQConfig] = {
-    "gym:Hopper-v5": ARSQConfig(levels=2, bins=7, bc_loss="margin", bc_weight=0.03, bc_clamp=1.0),
-    "gym:HalfCheetah-v5": ARSQConfig(levels=1, bins=41, bc_loss="margin", bc_weight=0.1, bc_clamp=-1.0),
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned, and from how long a recording."""
+
+    config: ARSQConfig
+    """Of ARSQ; `hidden` and `batch_size` come from the amounts."""
+    record_env_steps: int
+    """Steps of SAC whose transitions are kept; its training goes on for as many again before it demonstrates."""
+
+
+PROBLEMS: dict[str, Problem] = {
+    "gym:Hopper-v5": Problem(ARSQConfig(levels=2, bins=7, bc_weight=0.03, bc_clamp=1.0), 30_000),
+    "gym:HalfCheetah-v5": Problem(ARSQConfig(levels=1, bins=41, bc_weight=0.1, bc_clamp=-1.0), 30_000),
+    "paired:gym:Pendulum-v1": Problem(ARSQConfig(levels=2, bins=7, bc_weight=0.1, bc_clamp=-1.0), 3_000),
 }
-"""The authors' for hopper-medium-replay and halfcheetah-medium-replay."""
+"""The authors' for hopper-medium-replay and halfcheetah-medium-replay, cloning with `margin`; the diagnostic has the
+second's cloning loss and the first's bins."""
 
 
 @dataclass(frozen=True)
 class Amounts:
     """How much of everything."""
 
-    tasks: tuple[str, ...] = tuple(SETTINGS)
+    tasks: tuple[str, ...] = tuple(PROBLEMS)
     """What to learn."""
     methods: tuple[str, ...] = METHODS
     """Which learners; the ratios need arsq, independent and separate."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the learners; there is one recording per task."""
-    record_env_steps: int = 30_000
-    """Steps of SAC whose transitions are kept; its training goes on for as many again before it demonstrates."""
     good_episodes: int = 5
     """Of the better policy."""
     steps: int = 4_000
@@ -98,8 +116,12 @@ class Amounts:
     """Of every network."""
     folder: Path = Path("runs/learning_arsq")
     """Recordings and finished runs are kept here, and looked for."""
-    settings: Mapping[str, ARSQConfig] = field(default_factory=lambda: SETTINGS)
-    """Of ARSQ, by task; `hidden` and `batch_size` come from above."""
+    problems: Mapping[str, Problem] = field(default_factory=lambda: PROBLEMS)
+    """By task."""
+
+    def config(self, task: str) -> ARSQConfig:
+        """The settings of ARSQ for a task."""
+        return replace(self.problems[task].config, hidden=self.hidden, batch_size=self.batch_size)
 
 
 class Learner(Protocol):
@@ -129,7 +151,7 @@ def benchmark(amounts: Amounts = Amounts()) -> Result:
     short: list[str] = []
     levels = {task: reference_levels(task, amounts) for task in amounts.tasks}
     for task in amounts.tasks:
-        name = f"learning/arsq-{task.removeprefix('gym:').removesuffix('-v5').lower()}"
+        name = f"learning/arsq-{_short(task)}"
         rows += [Row(f"{name}/{what}", value, "return") for what, value in levels[task].items()]
         means: dict[str, float] = {}
         for method in amounts.methods:
@@ -139,8 +161,7 @@ def benchmark(amounts: Amounts = Amounts()) -> Result:
             rows.append(Row(f"{name}/{method}", means[method], "score"))
             rows += [Row(f"{name}/{method}/seed-{s}", v, "score") for s, v in zip(amounts.seeds, scores, strict=True)]
             rows.append(Row(f"{name}/{method}/best-evaluation", statistics.fmean(best), "score"))
-        config = replace(amounts.settings[task], hidden=amounts.hidden, batch_size=amounts.batch_size)
-        nats = coordination(data(task, amounts)[0], config, amounts.steps // 2)
+        nats = coordination(data(task, amounts)[0], amounts.config(task), amounts.steps // 2)
         rows.append(Row(f"{name}/coordination-in-recording", nats, "nats"))
         ratio = _ratio(means, "independent")
         rows.append(Row(f"{name}/ratio", ratio, "", "threshold", None if ratio is None else ratio / LEAST_RATIO))
@@ -148,8 +169,8 @@ def benchmark(amounts: Amounts = Amounts()) -> Result:
         if ratio is None or ratio < LEAST_RATIO:
             shown = "undefined" if ratio is None else f"{ratio:.2f}"
             short.append(f"{name}/ratio is {shown}, asked {LEAST_RATIO}")
-    sizes = {task: replace(amounts.settings[task], hidden=amounts.hidden) for task in amounts.tasks}
-    rows += acting_rows(sizes | dict.fromkeys(ROBOT_TASKS, ARSQConfig()))
+    configs = {task: amounts.config(task) for task in amounts.tasks if not task.startswith(PAIRED)}
+    rows += acting_rows(configs | dict.fromkeys(ROBOT_TASKS, ARSQConfig()))
     plot = _plot(amounts, curves, levels)
     details = {
         "curves": {"/".join(map(str, key)): curve for key, curve in curves.items()},
@@ -165,14 +186,14 @@ def run(task: str, method: str, seed: int, amounts: Amounts) -> Curve:
     """One learner from nothing to its last evaluation; read from the folder if it was finished before with the same
     amounts and settings."""
     file = amounts.folder / task.replace(":", "-") / f"{method}_{seed}.json"
-    config = replace(amounts.settings[task], hidden=amounts.hidden, batch_size=amounts.batch_size)
-    shared = ("record_env_steps", "good_episodes", "steps", "evaluations", "episodes")
-    of = {**{name: getattr(amounts, name) for name in shared}, "config": asdict(config)}
+    config = amounts.config(task)
+    of = {name: getattr(amounts, name) for name in ("good_episodes", "steps", "evaluations", "episodes")}
+    of = {"record_env_steps": amounts.problems[task].record_env_steps, **of, "config": asdict(config)}
     of = json.loads(json.dumps(of))
     if file.exists() and (known := json.loads(file.read_text()))["of"] == of:
         return {int(step): value for step, value in known["curve"].items()}
     mixed, good = data(task, amounts)
-    env, start = get_task(task).make_env(num_envs=1, seed=1), get_task(task).make_env(num_envs=8, seed=2)
+    env, start = make_env(task, num_envs=1, seed=1), make_env(task, num_envs=8, seed=2)
     learner = make(method, config, env, mixed, seed)
     curve = learn(learner, env, start, good if method == "bc-good" else mixed, amounts, seed)
     env.close()
@@ -180,6 +201,7 @@ def run(task: str, method: str, seed: int, amounts: Amounts) -> Curve:
     found: dict[str, object] = {"of": of, "curve": curve}
     if isinstance(learner, ARSQ):
         found["dependence"] = dependence(learner, mixed)
+    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     temporary.write_text(json.dumps(found, indent=1) + "\n")
     os.replace(temporary, file)
@@ -222,16 +244,13 @@ def learn(learner: Learner, env: VecEnv, start: VecEnv, recorded: Batch, amounts
 
 def data(task: str, amounts: Amounts) -> tuple[Batch, Batch]:
     """The recording of a task, and its good episodes."""
-    env = get_task(task).make_env(num_envs=1, seed=1)
-    both = recording(task, env, amounts.record_env_steps, amounts.good_episodes, amounts.folder)
-    env.close()
-    return both
+    return recording(task, amounts.problems[task].record_env_steps, amounts.good_episodes, amounts.folder)
 
 
 def reference_levels(task: str, amounts: Amounts) -> dict[str, float]:
     """Mean returns of uniformly random actions, of the recording, and of its good episodes."""
     mixed, good = data(task, amounts)
-    start = get_task(task).make_env(num_envs=8, seed=2)
+    start = make_env(task, num_envs=8, seed=2)
     random = evaluate(start, random_policy(start, seed=0), 5 * amounts.episodes, seed=3).return_mean
     start.close()
     return {
@@ -239,6 +258,10 @@ def reference_levels(task: str, amounts: Amounts) -> dict[str, float]:
         "recorded": statistics.fmean(episode_returns(mixed)),
         "good-episodes": statistics.fmean(episode_returns(good)),
     }
+
+
+def _short(task: str) -> str:
+    return task.replace(PAIRED, "paired-").replace("gym:", "").rpartition("-v")[0].lower()
 
 
 def _score(curve: Curve) -> float:

@@ -4,6 +4,7 @@ Q-learning, and Q-learning with a Q-function for every action dimension by itsel
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from robot_rl.algorithms.arsq import ARSQ, ARSQConfig, bc_loss, bc_violation, decode, encode, prefixes
 from robot_rl.algorithms.sac import SAC, SACConfig
-from robot_rl.env import VecEnv
+from robot_rl.env import Step, VecEnv, get_task
 from robot_rl.networks.mlp import MLPStack
 from robot_rl.replay.dataset import FIELDS, read_transitions, write_transitions
 from robot_rl.replay.ring_buffer import Batch, RingBuffer
@@ -24,15 +25,63 @@ NOISE = 0.1
 """Standard deviation of what is added to deterministic policies when they collect, in units of the action range."""
 
 
-def recording(name: str, env: VecEnv, env_steps: int, good_episodes: int, folder: Path) -> tuple[Batch, Batch]:
-    """All transitions, the good episodes last, and the good episodes alone; made once and then read from `folder`."""
-    folder = folder / name.replace(":", "-") / f"{env_steps}_{good_episodes}"
+PAIRED = "paired:"
+"""Before the name of a task: see PairedActions."""
+
+
+class PairedActions:
+    """The environment with two actions for each of its own, which is their product: that of (½, ½) is that of
+    (-½, -½), and neither action alone says anything."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env = env
+        self.num_envs, self.obs_dim, self.action_dim = env.num_envs, env.obs_dim, 2 * env.action_dim
+        self.max_episode_steps, self.device = env.max_episode_steps, env.device
+
+    def reset(self, seed: int | None = None) -> Tensor:
+        return self.env.reset(seed)
+
+    def step(self, action: Tensor) -> Step:
+        return self.env.step(action.unflatten(-1, (-1, 2)).prod(-1))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.env.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.env.load_state_dict(state)
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def pair(action: Tensor, generator: torch.Generator) -> Tensor:
+    """Actions (n, D) as pairs (n, 2 D) whose product they are: of equal size, and of either sign at random."""
+    first = action.abs().sqrt() * (2.0 * torch.randint(2, action.shape, generator=generator) - 1)
+    return torch.stack((first, first * action.sign()), dim=-1).flatten(-2)
+
+
+def make_env(task: str, num_envs: int, seed: int) -> VecEnv:
+    """The environments of a task, paired if its name says so."""
+    env = get_task(task.removeprefix(PAIRED)).make_env(num_envs=num_envs, seed=seed)
+    return PairedActions(env) if task.startswith(PAIRED) else env
+
+
+def recording(task: str, env_steps: int, good_episodes: int, folder: Path) -> tuple[Batch, Batch]:
+    """All transitions, the good episodes last, and the good episodes alone; made once and then read from `folder`. A
+    paired task has the recording of the task itself, with the actions as pairs."""
+    own = task.removeprefix(PAIRED)
+    folder = folder / own.replace(":", "-") / f"{env_steps}_{good_episodes}"
     files = (folder / "mixed.safetensors", folder / "good.safetensors")
     if not all(file.exists() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
+        env = make_env(own, num_envs=1, seed=1)
         for file, batch in zip(files, record(env, env_steps, good_episodes), strict=True):
-            write_transitions(file, batch, {"task": name, "source": "robot_rl.benchmarks.learning_arsq"})
+            write_transitions(file, batch, {"task": own, "source": "robot_rl.benchmarks.learning_arsq"})
+        env.close()
     mixed, good = (read_transitions(file) for file in files)
+    if task.startswith(PAIRED):
+        mixed = replace(mixed, action=pair(mixed.action, torch.Generator().manual_seed(0)))
+        good = replace(good, action=mixed.action[-len(good.reward) :])
     return mixed, good
 
 

@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from robot_rl.algorithms.arsq import ARSQ, ARSQConfig, encode
-from robot_rl.benchmarks.mixed_quality import IQL, Cloning, SeparateQ, coordination, dependence, episode_returns
+from robot_rl.benchmarks.mixed_quality import (
+    IQL,
+    Cloning,
+    PairedActions,
+    SeparateQ,
+    coordination,
+    dependence,
+    episode_returns,
+    pair,
+)
 from robot_rl.replay.ring_buffer import Batch
+from robot_rl.testing.point_mass import PointMassEnv
 
 # Reward of (first dimension's bin, second dimension's): good together, bad apart. The cells' shares of the data are
 # such that the best cell's row and column look worst on average.
@@ -116,3 +126,14 @@ def test_returns_of_episodes():
     reward, column = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.zeros(4, 1)
     terminated, truncated = torch.tensor([0.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 1.0])
     assert episode_returns(Batch(column, column, reward, terminated, truncated, column)) == [3.0, 7.0]
+
+
+def test_pairs_act_as_their_product_and_neither_of_a_pair_tells_it():
+    action = 2 * torch.rand(4000, 2, generator=torch.Generator().manual_seed(0)) - 1
+    pairs = pair(action, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(pairs[:, ::2] * pairs[:, 1::2], action)
+    assert torch.corrcoef(torch.cat((action, pairs), -1).T)[:2, 2:].abs().max() < 4 / math.sqrt(4000)
+    paired, plain = PairedActions(PointMassEnv(4000, n_axes=2)), PointMassEnv(4000, n_axes=2)
+    assert (paired.obs_dim, paired.action_dim) == (4, 4)
+    assert torch.equal(paired.reset(seed=3), plain.reset(seed=3))
+    torch.testing.assert_close(paired.step(pairs).obs, plain.step(action).obs)

@@ -1,0 +1,53 @@
+"""The comparison on recordings of mixed quality, in miniature."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from robot_rl.algorithms.arsq import ARSQConfig
+from robot_rl.benchmarks import learning_arsq
+from robot_rl.benchmarks.learning_arsq import METHODS, Amounts, Problem, benchmark
+
+
+def amounts(folder: Path, **changes) -> Amounts:
+    tiny = {
+        "tasks": ("gym:Pendulum-v1", "paired:gym:Pendulum-v1"), "seeds": (0, 1), "good_episodes": 1, "steps": 20,
+        "evaluations": 2, "hidden": (8,), "batch_size": 8,
+        "problems": dict.fromkeys(
+            ("gym:Pendulum-v1", "paired:gym:Pendulum-v1"), Problem(ARSQConfig(levels=1, bins=5), record_env_steps=250)
+        ),
+    }  # fmt: skip
+    return Amounts(folder=folder, **{**tiny, **changes})
+
+
+@pytest.mark.slow
+def test_one_command_records_learns_compares_and_does_not_repeat_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_arsq, "ROBOT_TASKS", ())
+    result = benchmark(amounts(tmp_path))
+    rows = {row.name: row for row in result.rows}
+    for task in ("pendulum", "paired-pendulum"):
+        name = f"learning/arsq-{task}"
+        for method in METHODS:
+            seeds = [rows[f"{name}/{method}/seed-{seed}"].value for seed in (0, 1)]
+            assert rows[f"{name}/{method}"].value == pytest.approx(sum(seeds) / 2)
+        arsq, independent = rows[f"{name}/arsq"].value, rows[f"{name}/independent"].value
+        ratio = rows[f"{name}/ratio"]
+        if independent > 0:
+            assert ratio.value == pytest.approx(arsq / independent)
+            assert ratio.ratio == pytest.approx(ratio.value / 1.3)
+        else:
+            assert ratio.value is None
+    # One dimension: the two learners that are compared are the same.
+    assert rows["learning/arsq-pendulum/arsq"].value == rows["learning/arsq-pendulum/independent"].value
+    reached = [(rows[f"learning/arsq-{task}/ratio"].ratio or 0) >= 1 for task in ("pendulum", "paired-pendulum")]
+    assert result.ok == all(reached) == (result.reason == "")
+    assert json.loads((tmp_path / "result.json").read_text())["ok"] == result.ok
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+    monkeypatch.setattr(learning_arsq, "learn", lambda *args: pytest.fail("a finished run was repeated"))
+    assert [r.value for r in benchmark(amounts(tmp_path)).rows if "acting" not in r.name] == [
+        r.value for r in result.rows if "acting" not in r.name
+    ]
+    with pytest.raises(pytest.fail.Exception):
+        benchmark(amounts(tmp_path, steps=30))
