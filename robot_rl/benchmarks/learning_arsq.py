@@ -70,7 +70,7 @@ from robot_rl.training.evaluate import evaluate, random_policy
 LEAST_RATIO = 1.3
 ROBOT_TASKS = ("leap-reach", "g1-balance")
 """Whose acting is timed too, with ARSQ's default networks."""
-METHODS = ("arsq", "independent", "bc", "bc-good", "iql", "separate")
+METHODS: tuple[str, ...] = ("arsq", "independent", "bc", "bc-good", "iql", "separate")
 
 
 @dataclass(frozen=True)
@@ -285,6 +285,7 @@ def _plot(
 ) -> Path:
     """Every seed, the mean of each method, and the reference levels."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     colours = dict(zip(METHODS, ("#2864c7", "#d9822b", "#7f8c8d", "#2e8b57", "#8e5bb5", "#c4314b"), strict=True))
     figure, axes = plt.subplots(1, len(amounts.tasks), figsize=(5.6 * len(amounts.tasks), 4.0), squeeze=False)
@@ -295,15 +296,19 @@ def _plot(
             for curve in own:
                 ax.plot(steps, [curve[s] for s in steps], color=colours[method], alpha=0.25, linewidth=1)
             mean = [statistics.fmean(c[s] for c in own) for s in steps]
-            ax.plot(steps, mean, color=colours[method], linewidth=2, label=method)
-        for (what, value), style in zip(levels[task].items(), (":", "-.", "--"), strict=True):
+            ax.plot(steps, mean, color=colours[method], linewidth=2)
+        lines = [
             ax.axhline(value, color="#555555", linewidth=0.9, linestyle=style, label=f"{what} {value:.0f}")
+            for (what, value), style in zip(levels[task].items(), (":", "-.", "--"), strict=True)
+        ]
+        ax.legend(handles=lines, fontsize=7, frameon=False)
         ax.set_title(f"{task.removeprefix('gym:')}, {len(amounts.seeds)} seeds and their mean", loc="left", fontsize=10)
         ax.set_xlabel("updates = own environment steps")
         ax.set_ylabel("return of the greedy policy")
         ax.grid(alpha=0.3)
-    axes[0][-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.tight_layout()
+    methods = [Line2D([], [], color=colours[method], linewidth=2, label=method) for method in amounts.methods]
+    figure.legend(handles=methods, fontsize=8, frameon=False, loc="lower center", ncol=len(methods))
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     path = amounts.folder / "curves.png"
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,8 @@ from robot_rl.benchmarks import learning_arsq
 from robot_rl.benchmarks.learning_arsq import METHODS, Amounts, Problem, benchmark
 
 
-def amounts(folder: Path, **changes) -> Amounts:
-    tiny = {
+def amounts(folder: Path, **changes: Any) -> Amounts:
+    tiny: dict[str, Any] = {
         "tasks": ("gym:Pendulum-v1", "paired:gym:Pendulum-v1"), "seeds": (0, 1), "good_episodes": 1, "steps": 20,
         "evaluations": 2, "hidden": (8,), "batch_size": 8,
         "problems": dict.fromkeys(
@@ -25,7 +26,7 @@ def amounts(folder: Path, **changes) -> Amounts:
 def test_one_command_records_learns_compares_and_does_not_repeat_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(learning_arsq, "ROBOT_TASKS", ())
     result = benchmark(amounts(tmp_path))
-    rows = {row.name: row for row in result.rows}
+    rows: dict[str, Any] = {row.name: row for row in result.rows}
     for task in ("pendulum", "paired-pendulum"):
         name = f"learning/arsq-{task}"
         for method in METHODS:

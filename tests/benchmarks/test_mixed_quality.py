@@ -55,9 +55,9 @@ def test_separate_q_bootstraps_from_its_own_greedy_choice():
     """One state that leads to itself, reward 1 whatever is done, γ = 0.5: every Q is 2."""
     separate = SeparateQ(ARSQConfig(levels=2, bins=3, gamma=0.5, tau=0.05, hidden=(32,), learning_rate=3e-3), 1, 2, 0)
     generator = torch.Generator().manual_seed(0)
-    zero, one = torch.zeros(64), torch.ones(64)
+    zero, one, action = torch.zeros(64), torch.ones(64), torch.zeros(64, 2)
     for _ in range(500):
-        action = 2 * torch.rand(64, 2, generator=generator) - 1
+        action.uniform_(-1, 1, generator=generator)
         separate.update(Batch(torch.zeros(64, 1), action, one, zero, zero, torch.zeros(64, 1)))
     choices = encode(action, 2, 3)
     q = separate.q(separate.heads, separate.value, torch.zeros(64, 1), choices)
