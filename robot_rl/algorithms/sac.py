@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +40,14 @@ from robot_rl.replay.ring_buffer import Batch
 HISTOGRAM_SIGMA = 0.75
 """Deviation of HL-Gauss histograms in steps between atoms, as its authors chose."""
 
+COMPILE_OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
+"""Call kernels from C++ instead of Python."""
+
 EntropyUnits = Literal["normalized", "environment"]
 TimeLimit = Literal["bootstrap", "terminal"]
+Precision = Literal["float32", "bfloat16"]
+
+DTYPES: dict[Precision, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,9 @@ class SACConfig:
     of every action dimension to the entropy (DSAC-T, FastSAC and LIFT do that)."""
     time_limit: TimeLimit = "bootstrap"
     """At a time limit, bootstrap from the true last observation, or treat it as the end of the MDP."""
+    precision: Precision = "float32"
+    """Of the matrix products in the hidden layers; parameters, outputs, losses and acting stay in float32. bfloat16
+    needs a processor that computes in it (AVX512-BF16, AMX, or a GPU), else it is slower."""
     compile: bool = False
     """Fuse the update with torch.compile: a quarter faster after half a minute, and needs a C++ compiler."""
     normalize_obs: bool = False
@@ -198,6 +207,7 @@ class SAC:
                 config.activation,
                 layer_norm=config.actor_layer_norm,
                 initial_std=config.initial_std,
+                dtype=DTYPES[config.precision],
             ).to(device)
             critic = CriticEnsemble(
                 obs_dim,
@@ -207,6 +217,7 @@ class SAC:
                 config.n_critics,
                 config.critic_layer_norm,
                 1 if config.critic_head == "scalar" else config.atoms[2],
+                DTYPES[config.precision],
             )
         self.critic = critic.to(device)
         self.atoms = support(*config.atoms).to(device)
@@ -217,13 +228,13 @@ class SAC:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.updates = torch.zeros((), dtype=torch.int64)
         self._actor_loss = torch.zeros((), device=device)
+        self._lr = torch.zeros((), device=device)
 
         self.actor_optimizer = Adam(self.policy.body.flat)
         self.critic_optimizer = Adam(self.critic.flat)
         self.alpha_optimizer = Adam(self.log_alpha)
         if config.compile:
-            self._critic_phase = torch.compile(self._critic_phase)
-            self._actor_phase = torch.compile(self._actor_phase)
+            self._update = torch.compile(self._update, dynamic=False, options=COMPILE_OPTIONS)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
@@ -240,42 +251,35 @@ class SAC:
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
         """One gradient step of temperature, critics, actor and targets, of `learning_rate` times `lr_scale`; returns
         scalars named by `metrics`."""
-        lr = self.config.learning_rate * lr_scale
-        obs, alpha = self.normalizer(batch.obs), self.log_alpha.exp()
-        noise, next_noise = self._noise(batch.action), self._noise(batch.action)
-
-        sample, q, loss_critic, gradient = self._critic_phase(
-            obs, self.normalizer(batch.next_obs), batch, alpha, noise, next_noise, self._target_members()
-        )
-        log_prob = sample.log_prob - self.log_volume
         self.updates += 1
+        self._lr.fill_(self.config.learning_rate * lr_scale)
+        noise = torch.randn(2 * len(batch.action), self.action_dim, generator=self.generator, device=self.device)
         with_actor = int(self.updates) % self.config.policy_delay == 0
-        if with_actor:
-            self.alpha_optimizer.step(self.log_alpha, -(log_prob.mean() + self.target_entropy), lr)
-        self.critic_optimizer.step(self.critic.flat, gradient, lr)
+        values = self._update(batch, noise, self._target_members(), with_actor)
+        return dict(zip(self.metrics, values, strict=True))
 
+    def _update(self, batch: Batch, noise: Tensor, members: Tensor | None, with_actor: bool) -> tuple[Tensor, ...]:
+        """All of an update that is not chance, with noise (2 batch, action_dim): what `compile` compiles."""
+        obs, next_obs, alpha = self.normalizer(batch.obs), self.normalizer(batch.next_obs), self.log_alpha.exp()
+        sample, following = self.policy.run(torch.cat((obs, next_obs)), noise).split(len(obs))
+        log_prob = sample.log_prob - self.log_volume
+
+        q, loss_critic, gradient = self._critic_phase(obs, next_obs, batch, alpha, following, members)
+        self.critic_optimizer.step(self.critic.flat, gradient, self._lr)
         if with_actor:
+            self.alpha_optimizer.step(self.log_alpha, -(log_prob.mean() + self.target_entropy), self._lr)
             q_of_policy, gradient = self._actor_phase(obs, sample, alpha, batch.weight)
-            self.actor_optimizer.step(self.policy.body.flat, gradient, lr)
-            self._actor_loss = actor_loss(q_of_policy, log_prob, alpha, batch.weight, self.config.actor_critic)
+            self.actor_optimizer.step(self.policy.body.flat, gradient, self._lr)
+            self._actor_loss.copy_(actor_loss(q_of_policy, log_prob, alpha, batch.weight, self.config.actor_critic))
         self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
 
         loss_alpha = alpha_loss(alpha.log(), log_prob, self.target_entropy)
-        values = (loss_critic, self._actor_loss, loss_alpha, alpha, -log_prob.mean(), q.mean())
-        return dict(zip(self.metrics, values, strict=True))
+        return loss_critic, self._actor_loss.clone(), loss_alpha, alpha, -log_prob.mean(), q.mean()
 
     def _critic_phase(
-        self,
-        obs: Tensor,
-        next_obs: Tensor,
-        batch: Batch,
-        alpha: Tensor,
-        noise: Tensor,
-        next_noise: Tensor,
-        members: Tensor | None,
-    ) -> tuple[Sample, Tensor, Tensor, Tensor]:
-        """The policy's sample at obs, q (n_critics, batch), the critics' loss and its gradient."""
-        sample, following = self.policy.run(obs, noise), self.policy.run(next_obs, next_noise)
+        self, obs: Tensor, next_obs: Tensor, batch: Batch, alpha: Tensor, following: Sample, members: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q (n_critics, batch), the critics' loss and its gradient."""
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = self.config.gamma if batch.discount is None else batch.discount
         bonus = alpha if self.config.backup_entropy else 0.0
@@ -283,7 +287,7 @@ class SAC:
         next_out, _ = self.critic_target.run(next_obs, following.action, members=members)
         out, tape = self.critic.run(obs, batch.action)
         loss, gradient = self._critic_loss(out, next_out, shift, scale, batch.weight)
-        return sample, self._q(out), loss, self.critic.gradient(tape, gradient)
+        return self._q(out), loss, self.critic.gradient(tape, gradient)
 
     def _critic_loss(
         self, out: Tensor, next_out: Tensor, shift: Tensor, scale: Tensor, weight: Tensor | None
@@ -298,7 +302,8 @@ class SAC:
             if self.config.critic_head == "scalar":
                 q = self._q(out)
                 return critic_loss(q, target, weight), critic_gradient(q, target, weight).unsqueeze(-1)
-            target = histogram(target, self.atoms, HISTOGRAM_SIGMA * float(self.atoms[1] - self.atoms[0]))
+            low, high, n = self.config.atoms
+            target = histogram(target, self.atoms, HISTOGRAM_SIGMA * (high - low) / (n - 1))
         return cross_entropy(out, target, weight), cross_entropy_gradient(out, target, weight)
 
     def _q(self, out: Tensor) -> Tensor:
@@ -321,9 +326,6 @@ class SAC:
             return None
         order = torch.randperm(self.config.n_critics, generator=self.generator, device=self.device)
         return order[: self.config.target_critics]
-
-    def _noise(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self.generator, device=self.device, dtype=like.dtype)
 
     def actor(self) -> nn.Module:
         """The deterministic policy for export: normalised obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,9 +23,10 @@ class CriticEnsemble(MLPStack):
         n_critics: int = 2,
         layer_norm: bool = False,
         outputs: int = 1,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """More than one of `outputs` are the logits of a distribution (see networks/categorical.py)."""
-        super().__init__(n_critics, obs_dim + action_dim, hidden, outputs, activation, layer_norm)
+        super().__init__(n_critics, obs_dim + action_dim, hidden, outputs, activation, layer_norm, dtype)
 
     def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:  # type: ignore[override]
         """Gradients flow to the action, and to the parameters unless `frozen`."""
@@ -42,12 +44,18 @@ class GaussianCriticEnsemble(MLPStack):
         activation: Activation = "relu",
         n_critics: int = 2,
         layer_norm: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(n_critics, obs_dim + action_dim, hidden, 2, activation, layer_norm)
+        super().__init__(n_critics, obs_dim + action_dim, hidden, 2, activation, layer_norm, dtype)
 
     def forward(  # type: ignore[override]
         self, obs: Tensor, action: Tensor, frozen: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Gradients flow to the action, and to the parameters unless `frozen`."""
-        mean, raw = super().forward(obs, action, frozen).unbind(-1)
-        return mean, F.softplus(raw)
+        return gaussian(super().forward(obs, action, frozen))
+
+
+def gaussian(out: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (n_critics, batch) from a Gaussian critic's outputs (n_critics, batch, 2)."""
+    mean, raw = out.unbind(-1)
+    return mean, F.softplus(raw)

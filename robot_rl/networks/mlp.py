@@ -79,10 +79,14 @@ class MLPStack(nn.Module):
         out_dim: int,
         activation: Activation = "relu",
         layer_norm: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        """`dtype` is that of the hidden layers' products in `run` and its gradients, if not that of the parameters. The
+        last layer (values of hundreds need more digits than bfloat16 has), normalisations and `forward` keep to it."""
         super().__init__()
         self.n = n
         self.activation: Activation = activation
+        self.dtype = dtype
         sizes = (in_dim, *hidden, out_dim)
         self.shapes: list[tuple[tuple[int, ...], ...]] = []
         for depth, (i, o) in enumerate(pairwise(sizes)):
@@ -112,7 +116,12 @@ class MLPStack(nn.Module):
         return _Forward.apply(self.flat.detach() if frozen else self.flat, x, then, self)
 
     def run(
-        self, x: Tensor, then: Tensor | None = None, flat: Tensor | None = None, members: Tensor | None = None
+        self,
+        x: Tensor,
+        then: Tensor | None = None,
+        flat: Tensor | None = None,
+        members: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tape]:
         """`forward` outside of autograd: the output, and what `gradient` and `then_gradient` need to go back.
 
@@ -120,20 +129,24 @@ class MLPStack(nn.Module):
         """
         x = x if then is None else torch.cat((x, then), dim=-1)
         function, _, keeps_output = _RULES[self.activation]
-        *hidden, last = self.layers(self.flat.detach() if flat is None else flat)
+        flat = self.flat.detach() if flat is None else flat
+        dtype = dtype or self.dtype or flat.dtype
+        hidden, last = self.layers(flat.to(dtype))[:-1], self.layers(flat)[-1]
         if members is not None:
             *hidden, last = (layer.select(members) for layer in (*hidden, last))
-        h = x.expand(len(last.weight), -1, -1)
+        h = x.to(dtype).expand(len(last.weight), -1, -1)
         inputs, kept, norms = [h], [], []
         for layer in hidden:
-            z = torch.baddbmm(layer.bias, h, layer.weight)
+            z = torch.bmm(h, layer.weight).add_(layer.bias)
             if layer.scale is not None and layer.shift is not None:
+                z = z.to(flat.dtype)
                 normed, mean, rstd = _aten.native_layer_norm(z, z.shape[-1:], None, None, EPSILON)
                 norms += [z, normed, mean, rstd]
-                z = torch.addcmul(layer.shift, normed, layer.scale)
+                z = torch.addcmul(layer.shift, normed, layer.scale).to(dtype)
             h = function(z)
             inputs.append(h)
             kept.append(h if keeps_output else z)
+        h = h.to(flat.dtype)
         if last.weight.shape[-1] == 1:
             # A product and a sum are several times faster than a batched matrix product with one column.
             out = (h * last.weight.mT).sum(-1, keepdim=True) + last.bias
@@ -174,7 +187,7 @@ class MLPStack(nn.Module):
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, flat: Tensor, x: Tensor, then: Tensor | None, stack: MLPStack) -> Tensor:
-        out, tape = stack.run(x, then, flat)
+        out, tape = stack.run(x, then, flat, dtype=flat.dtype)
         ctx.save_for_backward(flat, *tape)
         ctx.stack, ctx.then_dim = stack, 0 if then is None else then.shape[-1]
         return out
@@ -192,30 +205,32 @@ def _backward(
     stack: MLPStack, flat: Tensor, tape: Sequence[Tensor], gradient: Tensor, parameters: bool, then_dim: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the parameters, if wanted, and of the last `then_dim` inputs, summed over the networks."""
-    layers = stack.layers(flat)
+    dtype = tape[0].dtype
+    layers = [*stack.layers(flat.to(dtype))[:-1], stack.layers(flat)[-1]]
     depths = len(layers)
     inputs, kept, norms = tape[:depths], tape[depths : 2 * depths - 1], tape[2 * depths - 1 :]
     derivative = _RULES[stack.activation][1]
-    flat_gradient = torch.empty_like(flat) if parameters else None
-    gradients = stack.layers(flat_gradient) if flat_gradient is not None else None
+    gradients: list[Tensor] = []
+    # Sums over the batch, as a product with ones: compiled, a sum down columns is several times slower.
+    ones = gradient.new_ones(gradient.shape[0], 1, gradient.shape[1])
     g = gradient
     for depth in range(depths - 1, -1, -1):
-        weight = layers[depth].weight
-        if gradients is not None:
-            torch.bmm(inputs[depth].mT, g, out=gradients[depth].weight)
-            torch.sum(g, dim=1, keepdim=True, out=gradients[depth].bias)
+        if parameters:
+            gradients[:0] = (torch.bmm(inputs[depth].mT.to(g.dtype), g), torch.bmm(ones.to(g.dtype), g))
         if depth == 0:
             break
+        weight = layers[depth].weight
         g = g * weight.mT if weight.shape[-1] == 1 else torch.bmm(g, weight.mT)
-        g = derivative(g, kept[depth - 1])
+        g = derivative(g.to(dtype), kept[depth - 1])
         scale = layers[depth - 1].scale
         if scale is not None:
             z, normed, mean, rstd = norms[4 * (depth - 1) : 4 * depth]
-            if gradients is not None:
-                torch.sum(g * normed, dim=1, keepdim=True, out=gradients[depth - 1].scale)
-                torch.sum(g, dim=1, keepdim=True, out=gradients[depth - 1].shift)
+            g = g.to(flat.dtype)
+            if parameters:
+                gradients[:0] = ((g * normed).sum(1), g.sum(1))
             g = _aten.native_layer_norm_backward(
                 g * scale, z, z.shape[-1:], mean, rstd, None, None, [True, False, False]
-            )[0]
-    then_gradient = torch.bmm(g, layers[0].weight[:, -then_dim:].mT).sum(0) if then_dim else None
+            )[0].to(dtype)
+    flat_gradient = torch.cat([part.reshape(-1).to(flat.dtype) for part in gradients]) if parameters else None
+    then_gradient = torch.bmm(g, layers[0].weight[:, -then_dim:].mT).to(flat.dtype).sum(0) if then_dim else None
     return flat_gradient, then_gradient

@@ -28,6 +28,11 @@ class Sample(NamedTuple):
     """(n, action_dim): whether log std lies within its bounds."""
     tape: Tape
 
+    def split(self, n: int) -> tuple[Sample, Sample]:
+        """Of the first n rows, and of the others."""
+        first = Sample(*(part[:n] for part in self[:-1]), tuple(part[:, :n] for part in self.tape))
+        return first, Sample(*(part[n:] for part in self[:-1]), tuple(part[:, n:] for part in self.tape))
+
 
 class SquashedGaussianActor(nn.Module):
     """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean).
@@ -44,13 +49,14 @@ class SquashedGaussianActor(nn.Module):
         log_std_bounds: tuple[float, float] = (LOG_STD_MIN, LOG_STD_MAX),
         layer_norm: bool = False,
         initial_std: float | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """With `initial_std`, the last layer starts at zero: actions of mean 0 and this standard deviation (before the
         tanh) everywhere, until something is learned."""
         super().__init__()
         self.action_dim = action_dim
         self.log_std_bounds = log_std_bounds
-        self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation, layer_norm)
+        self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation, layer_norm, dtype)
         if initial_std is not None:
             last = self.body.layers(self.body.flat.detach())[-1]
             last.weight.zero_()

@@ -12,7 +12,7 @@ def test_steps_equal_those_of_torch():
         lr = 1e-2 / (step + 1)
         gradient = torch.randn(1000, generator=generator)
         ours_before = ours
-        optimizer.step(ours, gradient, lr)
+        optimizer.step(ours, gradient, torch.tensor(lr))
         reference.param_groups[0]["lr"] = lr
         theirs.grad = gradient
         reference.step()
@@ -22,7 +22,7 @@ def test_steps_equal_those_of_torch():
 
 def test_state_is_the_moments_and_the_count():
     optimizer = Adam(torch.zeros(3))
-    optimizer.step(torch.zeros(3), torch.tensor([1.0, -2.0, 0.0]), 1e-3)
+    optimizer.step(torch.zeros(3), torch.tensor([1.0, -2.0, 0.0]), torch.tensor(1e-3))
     state = optimizer.state_dict()
     torch.testing.assert_close(state["mean"], 0.1 * torch.tensor([1.0, -2.0, 0.0]))
     torch.testing.assert_close(state["square"], 0.001 * torch.tensor([1.0, 4.0, 0.0]))
