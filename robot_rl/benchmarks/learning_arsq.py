@@ -13,7 +13,8 @@ Protocol, fixed before the first run. It is that of the authors' D4RL code, smal
   type, weight and C_m of the cloning loss, temperature. Smaller than theirs: 2 x 256 for 3 x 512, batches of 128 for
   512, and 4,000 steps where they show 500,000 and find most of the effect in the first 25,000 to 50,000.
 - Score of a run: mean return of the greedy policy over the last two of four evaluations, of 8 episodes each (the
-  authors keep the best evaluation of a run, which is also reported), less that of uniformly random actions.
+  authors keep the best evaluation of a run, which is also reported), less that of uniformly random actions. Where ARSQ
+  does not reach the mean return of the recording there is no ratio: that of two failures says nothing.
 
 Beside the two tasks there is a diagnostic in which dimensions must be chosen together, `paired:gym:Pendulum-v1`: the
 torque is the product of two actions, and the recording reaches it with either pair of signs, at random. It was added
@@ -163,9 +164,9 @@ def benchmark(amounts: Amounts = Amounts()) -> Result:
             rows.append(Row(f"{name}/{method}/best-evaluation", statistics.fmean(best), "score"))
         nats = coordination(data(task, amounts)[0], amounts.config(task), amounts.steps // 2)
         rows.append(Row(f"{name}/coordination-in-recording", nats, "nats"))
-        ratio = _ratio(means, "independent")
+        ratio = _ratio(means, "independent", levels[task])
         rows.append(Row(f"{name}/ratio", ratio, "", "threshold", None if ratio is None else ratio / LEAST_RATIO))
-        rows.append(Row(f"{name}/ratio-to-separate", _ratio(means, "separate")))
+        rows.append(Row(f"{name}/ratio-to-separate", _ratio(means, "separate", levels[task])))
         if ratio is None or ratio < LEAST_RATIO:
             shown = "undefined" if ratio is None else f"{ratio:.2f}"
             short.append(f"{name}/ratio is {shown}, asked {LEAST_RATIO}")
@@ -269,9 +270,10 @@ def _score(curve: Curve) -> float:
     return statistics.fmean(values[len(values) // 2 :])
 
 
-def _ratio(means: Mapping[str, float], other: str) -> float | None:
-    """None where a method is missing or no better than random actions."""
-    if "arsq" not in means or means.get(other, 0.0) <= 0:
+def _ratio(means: Mapping[str, float], other: str, levels: Mapping[str, float]) -> float | None:
+    """ARSQ's mean score over another method's. None where one of them is missing, where the other is no better than
+    random actions, and where ARSQ itself falls short of the recording's mean: a ratio of failures says nothing."""
+    if "arsq" not in means or means.get(other, 0.0) <= 0 or means["arsq"] < levels["recorded"] - levels["random"]:
         return None
     return means["arsq"] / means[other]
 

@@ -34,7 +34,8 @@ def test_one_command_records_learns_compares_and_does_not_repeat_itself(tmp_path
             assert rows[f"{name}/{method}"].value == pytest.approx(sum(seeds) / 2)
         arsq, independent = rows[f"{name}/arsq"].value, rows[f"{name}/independent"].value
         ratio = rows[f"{name}/ratio"]
-        if independent > 0:
+        recorded, random = (rows[f"{name}/{level}"].value for level in ("recorded", "random"))
+        if independent > 0 and arsq + random >= recorded:
             assert ratio.value == pytest.approx(arsq / independent)
             assert ratio.ratio == pytest.approx(ratio.value / 1.3)
         else:
@@ -52,3 +53,11 @@ def test_one_command_records_learns_compares_and_does_not_repeat_itself(tmp_path
     ]
     with pytest.raises(pytest.fail.Exception):
         benchmark(amounts(tmp_path, steps=30))
+
+
+def test_a_ratio_of_failures_is_none():
+    levels = {"random": -300.0, "recorded": 100.0}
+    assert learning_arsq._ratio({"arsq": 600.0, "independent": 400.0}, "independent", levels) == 1.5
+    assert learning_arsq._ratio({"arsq": 60.0, "independent": 20.0}, "independent", levels) is None  # both at random
+    assert learning_arsq._ratio({"arsq": 600.0, "independent": -1.0}, "independent", levels) is None
+    assert learning_arsq._ratio({"arsq": 600.0}, "independent", levels) is None
