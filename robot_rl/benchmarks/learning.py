@@ -4,7 +4,8 @@ python -m robot_rl.benchmarks.learning [CHECK ...]    # some of them only; hours
 
 Thresholds come from public logs, never from runs of ours. Seeds run side by side, one torch thread each; every seed is
 reported, and the threshold holds for their mean. Values are means of the evaluation at that step, of deterministic
-actions, not the best of several. Runs, curves.png and results lie under runs/learning.
+actions, not the best of several. Runs, curves.png and results lie under runs/learning; started again, the benchmark
+goes on with the runs it finds there, and does not repeat finished ones of the same settings.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robot_rl.commands.result import Result, Row
-from robot_rl.errors import ConfigError
+from robot_rl.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from robot_rl.training.config import TrainConfig
 
 RUNS = Path("runs/learning")
 
@@ -38,6 +42,8 @@ class Check:
     published: Mapping[int, float]
     """Environment step: mean return of others' runs."""
     source: str
+    beside: str = ""
+    """Check whose returns this one's last are divided by."""
 
 
 # Stable-Baselines3 zoo: one run of Pendulum-v1 with this learning rate.
@@ -47,9 +53,11 @@ _ZOO = "RL-Zoo benchmark, Stable-Baselines3 SAC"
 _CROSSQ = "SBX SAC, public logs of the CrossQ authors"
 _MUJOCO: dict[str, Any] = {
     "learning_rate": 1e-3, "warmup_env_steps": 5_000, "total_env_steps": 100_000, "buffer_size": 100_000,
-    "evaluate_every": 10_000, "evaluate_episodes": 10, "checkpoint_every": 0, "log_every": 5_000,
+    "evaluate_every": 10_000, "evaluate_episodes": 10, "checkpoint_every": 25_000, "log_every": 5_000,
     "compile": shutil.which("g++") is not None,
 }  # fmt: skip
+
+_AS_SAC: dict[str, Any] = {"actor_hidden": (256, 256), "critic_hidden": (256, 256), "activation": "relu"}
 
 CHECKS: dict[str, Check] = {
     "sac-pendulum": Check(
@@ -67,6 +75,11 @@ CHECKS: dict[str, Check] = {
     "sac-hopper": Check(
         "sac", "gym:Hopper-v5", (0, 1, 2), _MUJOCO, {100_000: 700.0}, {50_000: 530.0, 100_000: 1103.0}, _CROSSQ,
     ),
+    # Without a threshold, because nobody has published DSAC-T at so few steps: beside SAC of the same settings.
+    "dsact-halfcheetah": Check(
+        "dsact", "gym:HalfCheetah-v5", (0, 1, 2), _MUJOCO | _AS_SAC, {}, {}, "", "sac-halfcheetah",
+    ),
+    "dsact-hopper": Check("dsact", "gym:Hopper-v5", (0, 1, 2), _MUJOCO | _AS_SAC, {}, {}, "", "sac-hopper"),
 }  # fmt: skip
 
 Curve = dict[int, float]
@@ -95,15 +108,22 @@ def run_checks(names: Sequence[str], runs: Path = RUNS) -> Result:
     failed: list[str] = []
     for name in names:
         check = CHECKS[name]
-        for step, threshold in check.thresholds.items():
+        last = max(curves[name, check.seeds[0]])
+        for step in check.thresholds or {last: None}:
             values = [_at(curves[name, seed], step) for seed in check.seeds]
-            mean = statistics.fmean(values)
+            mean, threshold = statistics.fmean(values), check.thresholds.get(step)
             row = f"learning/{name}/{step}"
-            rows.append(Row(row, mean, "return", "threshold", mean / threshold))
+            if threshold is not None:
+                rows.append(Row(row, mean, "return", "threshold", mean / threshold))
+            elif check.beside in names:
+                other = statistics.fmean(_at(curves[check.beside, seed], step) for seed in CHECKS[check.beside].seeds)
+                rows.append(Row(row, mean, "return", check.beside, mean / other))
+            else:
+                rows.append(Row(row, mean, "return"))
             rows += [
                 Row(f"{row}/seed-{seed}", value, "return") for seed, value in zip(check.seeds, values, strict=True)
             ]
-            if mean < threshold:
+            if threshold is not None and mean < threshold:
                 failed.append(f"{row} is {mean:.0f}, asked {threshold:.0f}")
     plot = _plot(names, curves, runs / "curves.png")
     details = {"curves": {f"{name}/{seed}": curve for (name, seed), curve in curves.items()}, "plot": str(plot)}
@@ -111,16 +131,43 @@ def run_checks(names: Sequence[str], runs: Path = RUNS) -> Result:
 
 
 def _curve(name: str, seed: int, runs: Path) -> Curve:
-    """Train one seed, and return its evaluations."""
+    """Train one seed, unless that is done already, and return its evaluations."""
     from robot_rl.env import get_task
     from robot_rl.training.config import make_config
-    from robot_rl.training.loop import train
+    from robot_rl.training.loop import resume, train
 
-    check = CHECKS[name]
-    result = train(
-        make_config(get_task(check.task), check.algo, **check.settings, seed=seed, runs=runs, name=f"{name}-{seed}")
-    )
-    with (result.run_dir / "progress.csv").open() as file:
+    check, label = CHECKS[name], f"{name}-{seed}"
+    config = make_config(get_task(check.task), check.algo, **check.settings, seed=seed, runs=runs, name=label)
+    found = _started_run(config)
+    if found is None:
+        return _evaluations(train(config).run_dir)
+    if max(_evaluations(found), default=0) < config.total_env_steps:
+        resume(found)
+    return _evaluations(found)
+
+
+def _started_run(config: TrainConfig) -> Path | None:
+    """The newest run folder of the same settings that is finished, or has a checkpoint to go on from."""
+    from robot_rl.training.checkpoint import load_config, newest_checkpoint
+    from robot_rl.training.config import MAY_CHANGE_ON_RESUME
+
+    fixed = vars(config).keys() - MAY_CHANGE_ON_RESUME
+    for folder in sorted(config.runs.glob(f"*/*_{config.name}"), reverse=True):
+        try:
+            saved = load_config(folder)
+            same = all(getattr(saved, key) == getattr(config, key) for key in fixed)
+            if same and (max(_evaluations(folder), default=0) >= config.total_env_steps or newest_checkpoint(folder)):
+                return folder
+        except (ConfigError, CheckpointError):
+            continue  # of another version, or stopped before its first checkpoint
+    return None
+
+
+def _evaluations(run_dir: Path) -> Curve:
+    path = run_dir / "progress.csv"
+    if not path.exists():
+        return {}
+    with path.open() as file:
         return {int(row["step"]): float(row["eval_return"]) for row in csv.DictReader(file) if row["eval_return"]}
 
 
@@ -141,8 +188,16 @@ def _plot(names: Sequence[str], curves: Mapping[tuple[str, int], Curve], path: P
         for curve in own:
             ax.plot(sorted(curve), [curve[s] for s in sorted(curve)], color="#2864c7", alpha=0.35, linewidth=1)
         ax.plot(steps, [statistics.fmean(c[s] for c in own) for s in steps], color="#2864c7", label="mean of ours")
-        ax.plot(*zip(*check.published.items(), strict=True), "s", color="#d9822b", label=check.source)
-        ax.plot(*zip(*check.thresholds.items(), strict=True), "_", color="#c4314b", markersize=14, label="asked")
+        if check.published:
+            ax.plot(*zip(*check.published.items(), strict=True), "s", color="#d9822b", label=check.source)
+        if check.thresholds:
+            ax.plot(*zip(*check.thresholds.items(), strict=True), "_", color="#c4314b", markersize=14, label="asked")
+        if check.beside in names:
+            other = [curves[check.beside, seed] for seed in CHECKS[check.beside].seeds]
+            ax.plot(
+                steps, [statistics.fmean(_at(c, s) for c in other) for s in steps], "--", color="#777777",
+                label=f"mean of {check.beside}",
+            )  # fmt: skip
         ax.set_title(f"{name}, {len(own)} seeds", loc="left", fontsize=10)
         ax.set_xlabel("environment steps")
         ax.legend(fontsize=7, frameon=False, loc="lower right")

@@ -1,7 +1,6 @@
-"""Does DSAC-T learn what its authors' code learns, whatever the size of the reward; and how does it stand against SAC?
+"""Does DSAC-T learn what its authors' code learns, whatever the size of the reward?
 
-python -m robot_rl.benchmarks.learning_dsact pendulum    # minutes per reward scale on one core
-python -m robot_rl.benchmarks.learning_dsact compare     # hours; --help for its amounts
+python -m robot_rl.benchmarks.learning_dsact    # minutes per reward scale on one core; --help for its amounts
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from robot_rl.algorithms.dsact import DSACTConfig
 from robot_rl.commands.result import Result, Row
-from robot_rl.env import Step, Task, get_task
+from robot_rl.env import Step, Task
 from robot_rl.interop.gymnasium import GymnasiumVecEnv
 from robot_rl.training.config import make_config
 from robot_rl.training.loop import train
@@ -87,36 +86,6 @@ class ScaledPendulum(GymnasiumVecEnv):
         return dataclasses.replace(step, reward=step.reward * self.reward_scale)
 
 
-def compare(
-    tasks: tuple[str, ...] = ("gym:HalfCheetah-v5", "gym:Hopper-v5"),
-    seeds: tuple[int, ...] = (0, 1, 2),
-    env_steps: int = 300_000,
-    updates_per_env_step: float = 1.0,
-    runs: Path = RUNS,
-) -> Result:
-    """DSAC-T against SAC at equal environment steps and equal updates, each with its own published hyperparameters.
-
-    Rows: the last evaluation of every seed, and their mean, DSAC-T's beside SAC's. Whole curves are in the run folders.
-    """
-    rows: list[Row] = []
-    for name in tasks:
-        task, means = get_task(name), {}
-        for algo in ("sac", "dsact"):
-            returns = []
-            for seed in seeds:
-                config = make_config(
-                    task, algo, seed=seed, total_env_steps=env_steps, warmup_env_steps=10_000, buffer_size=env_steps,
-                    updates_per_env_step=updates_per_env_step, evaluate_every=10_000, evaluate_episodes=10,
-                    checkpoint_every=0, runs=runs, name=f"{algo}_s{seed}",
-                )  # fmt: skip
-                returns.append(_evaluations(train(config, task).run_dir)[-1][1])
-                rows.append(Row(f"learning/{algo}/{name}/seed{seed}", returns[-1]))
-            means[algo] = statistics.mean(returns)
-            ratio = {"reference": "sac", "ratio": means["dsact"] / means["sac"]} if algo == "dsact" else {}
-            rows.append(Row(f"learning/{algo}/{name}/mean", means[algo], **ratio))
-    return Result(True, tuple(rows))
-
-
 def _evaluations(run_dir: Path) -> list[tuple[int, float]]:
     """(updates made, mean return) of every evaluation of a run."""
     with (run_dir / "progress.csv").open() as file:
@@ -126,4 +95,4 @@ def _evaluations(run_dir: Path) -> list[tuple[int, float]]:
 if __name__ == "__main__":
     import tyro
 
-    print(tyro.extras.subcommand_cli_from_dict({"pendulum": pendulum, "compare": compare}).table())
+    print(tyro.cli(pendulum).table())

@@ -30,8 +30,11 @@ class Sample(NamedTuple):
 
     def split(self, n: int) -> tuple[Sample, Sample]:
         """Of the first n rows, and of the others."""
-        first = Sample(*(part[:n] for part in self[:-1]), tuple(part[:, :n] for part in self.tape))
-        return first, Sample(*(part[n:] for part in self[:-1]), tuple(part[:, n:] for part in self.tape))
+        return self._rows(slice(n)), self._rows(slice(n, None))
+
+    def _rows(self, rows: slice) -> Sample:
+        action, log_prob, std_noise, inside = (part[rows] for part in self[:-1])
+        return Sample(action, log_prob, std_noise, inside, tuple(part[:, rows] for part in self.tape))
 
 
 class SquashedGaussianActor(nn.Module):

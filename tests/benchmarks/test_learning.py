@@ -55,3 +55,37 @@ def test_a_curve_holds_every_evaluation_of_a_real_run(tmp_path: Path, monkeypatc
     curve = learning._curve("sac-pendulum", 0, tmp_path)
     assert list(curve) == [150, 300]
     assert all(-2000 < value < 0 for value in curve.values())
+
+
+def test_a_check_without_a_threshold_stands_beside_another(small: None, tmp_path: Path, monkeypatch) -> None:
+    tiny = learning.CHECKS["tiny"]
+    beside = dataclasses.replace(tiny, thresholds={}, published={}, beside="tiny")
+    monkeypatch.setattr(learning, "CHECKS", {"tiny": tiny, "other": beside})
+    halved = {seed: {step: value / 2 for step, value in curve.items()} for seed, curve in CURVES.items()}
+    monkeypatch.setattr(learning, "_curve", lambda name, seed, runs: (CURVES if name == "tiny" else halved)[seed])
+    row = next(r for r in learning.run_checks(["tiny", "other"], tmp_path).rows if r.name == "learning/other/200")
+    assert (row.value, row.reference, row.ratio) == (-0.75, "tiny", 0.5)
+
+
+def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path: Path, monkeypatch) -> None:
+    check = learning.CHECKS["sac-pendulum"]
+    settings = {
+        **check.settings,
+        "total_env_steps": 300,
+        "evaluate_every": 150,
+        "evaluate_episodes": 1,
+        "log_every": 150,
+    }
+    monkeypatch.setitem(learning.CHECKS, "sac-pendulum", dataclasses.replace(check, settings=settings))
+    first = learning._curve("sac-pendulum", 0, tmp_path)
+    folders = list(tmp_path.glob("*/*"))
+    assert learning._curve("sac-pendulum", 0, tmp_path) == first
+    assert list(tmp_path.glob("*/*")) == folders
+    longer = {**settings, "total_env_steps": 450}
+    monkeypatch.setitem(learning.CHECKS, "sac-pendulum", dataclasses.replace(check, settings=longer))
+    assert list(learning._curve("sac-pendulum", 0, tmp_path)) == [150, 300, 450]
+    assert list(tmp_path.glob("*/*")) == folders
+    other = {**longer, "gamma": 0.9}
+    monkeypatch.setitem(learning.CHECKS, "sac-pendulum", dataclasses.replace(check, settings=other))
+    learning._curve("sac-pendulum", 0, tmp_path)
+    assert len(list(tmp_path.glob("*/*"))) == 2
