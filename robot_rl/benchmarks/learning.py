@@ -142,7 +142,7 @@ def _curve(name: str, seed: int, runs: Path) -> Curve:
     if found is None:
         return _evaluations(train(config).run_dir)
     if max(_evaluations(found), default=0) < config.total_env_steps:
-        resume(found)
+        resume(found, total_env_steps=config.total_env_steps)
     return _evaluations(found)
 
 
