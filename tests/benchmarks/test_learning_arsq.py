@@ -14,9 +14,10 @@ from robot_rl.benchmarks.learning_arsq import METHODS, Amounts, Problem, benchma
 def amounts(folder: Path, **changes: Any) -> Amounts:
     tiny: dict[str, Any] = {
         "tasks": ("gym:Pendulum-v1", "paired:gym:Pendulum-v1"), "seeds": (0, 1), "good_episodes": 1, "steps": 20,
-        "evaluations": 2, "hidden": (8,), "batch_size": 8,
+        "evaluations": 2,
         "problems": dict.fromkeys(
-            ("gym:Pendulum-v1", "paired:gym:Pendulum-v1"), Problem(ARSQConfig(levels=1, bins=5), record_env_steps=250)
+            ("gym:Pendulum-v1", "paired:gym:Pendulum-v1"),
+            Problem(ARSQConfig(hidden=(8,), batch_size=8, levels=1, bins=5), record_env_steps=250),
         ),
     }  # fmt: skip
     return Amounts(folder=folder, **{**tiny, **changes})
