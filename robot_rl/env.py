@@ -32,6 +32,8 @@ class Step:
     info: dict[str, torch.Tensor] = field(default_factory=dict)
     """Per-env scalars, (n_envs,): "episode_return", "episode_length" and "success" are valid where an episode ended;
     "reward/<term>" are the terms of this step's reward."""
+    final_privileged: torch.Tensor | None = None
+    """(n_envs, privileged_dim) beside `final_obs`, from a PrivilegedVecEnv."""
 
 
 @runtime_checkable
@@ -69,6 +71,17 @@ class RobotVecEnv(VecEnv, Protocol):
 
     def policy_inputs(self) -> dict[str, torch.Tensor]:
         """The named inputs (contract order: state, command, memory) from which the current obs was encoded."""
+        ...
+
+
+@runtime_checkable
+class PrivilegedVecEnv(VecEnv, Protocol):
+    """A VecEnv that also tells what no robot measures. Critics see it behind the observation; the actor never does."""
+
+    privileged_dim: int
+
+    def privileged(self) -> torch.Tensor:
+        """(n_envs, privileged_dim) of the current states, of order one: it is not normalised any further."""
         ...
 
 

@@ -68,7 +68,10 @@ class AlgorithmFactory(Protocol):
         seed: int = 0,
         device: torch.device | str = "cpu",
         action_half_range: Tensor | None = None,
-    ) -> Algorithm: ...
+        privileged_dim: int = 0,
+    ) -> Algorithm:
+        """`privileged_dim` columns follow the obs_dim of the actor in a batch's obs and next_obs: for critics only."""
+        ...
 
 
 @dataclass(frozen=True)

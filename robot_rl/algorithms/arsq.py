@@ -231,7 +231,9 @@ class ARSQ:
         seed: int = 0,
         device: torch.device | str = "cpu",
         action_half_range: Tensor | None = None,
+        privileged_dim: int = 0,
     ) -> None:
+        """What is privileged is not used: the advantages that learn are the policy that acts."""
         self.config = config
         self.obs_dim, self.action_dim, self.device = obs_dim, action_dim, torch.device(device)
         self.choices_per_action = config.levels * action_dim
@@ -280,7 +282,7 @@ class ARSQ:
         """One gradient step of all networks, of `learning_rate` times `lr_scale`, and of the targets; returns scalars
         named by `metrics`."""
         config = self.config
-        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        obs, next_obs = (self.normalizer(rows[:, : self.obs_dim]) for rows in (batch.obs, batch.next_obs))
         ended = batch.terminated if config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = config.gamma if batch.discount is None else batch.discount
         with torch.no_grad():

@@ -38,7 +38,7 @@ from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.critic import GaussianCriticEnsemble, gaussian
 from robot_rl.networks.mlp import Activation
-from robot_rl.networks.normalizer import Normalizer, make_normalizer
+from robot_rl.networks.normalizer import Normalizer, actor_and_critic_obs, make_normalizer
 from robot_rl.networks.squashed_gaussian import Sample, SquashedGaussianActor
 from robot_rl.replay.ring_buffer import Batch
 
@@ -209,7 +209,8 @@ class DSACT:
     """Networks, optimisers and one gradient update. Observations come raw: normalising happens inside.
 
     `action_half_range` (action_dim,) is half the width of the environment's action box, needed only for
-    `entropy_units="environment"`. All randomness comes from `seed`.
+    `entropy_units="environment"`. Batches hold `privileged_dim` columns behind obs_dim that only the critics see. All
+    randomness comes from `seed`.
     """
 
     metrics = ("critic_loss", "actor_loss", "alpha_loss", "alpha", "entropy", "q", "return_std")
@@ -222,15 +223,20 @@ class DSACT:
         seed: int = 0,
         device: torch.device | str = "cpu",
         action_half_range: Tensor | None = None,
+        privileged_dim: int = 0,
     ) -> None:
         self.config = config
         self.obs_dim, self.action_dim, self.device = obs_dim, action_dim, torch.device(device)
         self.normalizer = make_normalizer(config.normalize_obs, obs_dim).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            shape, dtype = (obs_dim, action_dim), DTYPES[config.precision]
-            policy = SquashedGaussianActor(*shape, config.actor_hidden, config.activation, LOG_STD_BOUNDS, dtype=dtype)
-            critic = GaussianCriticEnsemble(*shape, config.critic_hidden, config.activation, dtype=dtype)
+            dtype = DTYPES[config.precision]
+            policy = SquashedGaussianActor(
+                obs_dim, action_dim, config.actor_hidden, config.activation, LOG_STD_BOUNDS, dtype=dtype
+            )
+            critic = GaussianCriticEnsemble(
+                obs_dim + privileged_dim, action_dim, config.critic_hidden, config.activation, dtype=dtype
+            )
         self.policy, self.critic = policy.to(device), critic.to(device)
         self.policy_target = deepcopy(self.policy).requires_grad_(False)
         self.critic_target = deepcopy(self.critic).requires_grad_(False)
@@ -280,8 +286,8 @@ class DSACT:
         self, batch: Batch, noise: Tensor, value_noise: Tensor, policy_moves: bool, first: bool
     ) -> tuple[Tensor, ...]:
         """All of an update that is not chance, with noise (2 batch, action_dim) and (batch,): what is compiled."""
-        obs, alpha = self.normalizer(batch.obs), self.log_alpha.exp()
-        n = len(obs)
+        own, obs = actor_and_critic_obs(batch.obs, self.obs_dim, self.normalizer)
+        n, alpha = len(obs), self.log_alpha.exp()
         target, sample = self._targets(batch, alpha, noise[n:], value_noise)
         out, tape = self.critic.run(obs, batch.action)
         mean, std = gaussian(out)
@@ -295,7 +301,7 @@ class DSACT:
         raw_gradient = std_gradient * torch.sigmoid(out[..., 1])  # σ is the softplus of the output
 
         if policy_moves:  # before the critics' step: the paper's gradients are all taken at the same parameters
-            self._update_policy(self.policy.run(obs, noise[:n]), obs, alpha, batch.weight)
+            self._update_policy(self.policy.run(own, noise[:n]), obs, alpha, batch.weight)
         gradient = self.critic.gradient(tape, torch.stack((mean_gradient, raw_gradient), dim=-1))
         self.critic_optimizer.step(self.critic.flat, gradient, self._lr)
         if policy_moves:
@@ -308,8 +314,8 @@ class DSACT:
         """Targets (batch,) of Q and of σ."""
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = self.config.gamma if batch.discount is None else batch.discount
-        next_obs = self.normalizer(batch.next_obs)
-        following = self.policy_target.run(next_obs, noise)
+        own, next_obs = actor_and_critic_obs(batch.next_obs, self.obs_dim, self.normalizer)
+        following = self.policy_target.run(own, noise)
         mean, std = gaussian(self.critic_target.run(next_obs, following.action)[0])
         clipped, log_prob = value_noise.clamp(-NOISE_CLIP, NOISE_CLIP), following.log_prob - self.log_volume
         return critic_targets(batch.reward, ended, mean, std, clipped, log_prob, alpha, discount)

@@ -33,7 +33,7 @@ from robot_rl.networks.categorical import (
 )
 from robot_rl.networks.critic import CriticEnsemble
 from robot_rl.networks.mlp import Activation
-from robot_rl.networks.normalizer import Normalizer, make_normalizer
+from robot_rl.networks.normalizer import Normalizer, actor_and_critic_obs, make_normalizer
 from robot_rl.networks.squashed_gaussian import Sample, SquashedGaussianActor
 from robot_rl.replay.ring_buffer import Batch
 
@@ -181,7 +181,8 @@ class SAC:
     """Networks, optimisers and one gradient update. Observations come raw: normalising happens inside.
 
     `action_half_range` (action_dim,) is half the width of the environment's action box, needed only for
-    `entropy_units="environment"`. All randomness comes from `seed`.
+    `entropy_units="environment"`. Batches hold `privileged_dim` columns behind obs_dim that only the critics see. All
+    randomness comes from `seed`.
     """
 
     metrics = ("critic_loss", "actor_loss", "alpha_loss", "alpha", "entropy", "q")
@@ -194,6 +195,7 @@ class SAC:
         seed: int = 0,
         device: torch.device | str = "cpu",
         action_half_range: Tensor | None = None,
+        privileged_dim: int = 0,
     ) -> None:
         self.config = config
         self.obs_dim, self.action_dim, self.device = obs_dim, action_dim, torch.device(device)
@@ -210,7 +212,7 @@ class SAC:
                 dtype=DTYPES[config.precision],
             ).to(device)
             critic = CriticEnsemble(
-                obs_dim,
+                obs_dim + privileged_dim,
                 action_dim,
                 config.critic_hidden,
                 config.activation,
@@ -260,8 +262,10 @@ class SAC:
 
     def _update(self, batch: Batch, noise: Tensor, members: Tensor | None, with_actor: bool) -> tuple[Tensor, ...]:
         """All of an update that is not chance, with noise (2 batch, action_dim): what `compile` compiles."""
-        obs, next_obs, alpha = self.normalizer(batch.obs), self.normalizer(batch.next_obs), self.log_alpha.exp()
-        sample, following = self.policy.run(torch.cat((obs, next_obs)), noise).split(len(obs))
+        own, obs = actor_and_critic_obs(batch.obs, self.obs_dim, self.normalizer)
+        next_own, next_obs = actor_and_critic_obs(batch.next_obs, self.obs_dim, self.normalizer)
+        alpha = self.log_alpha.exp()
+        sample, following = self.policy.run(torch.cat((own, next_own)), noise).split(len(own))
         log_prob = sample.log_prob - self.log_volume
 
         q, loss_critic, gradient = self._critic_phase(obs, next_obs, batch, alpha, following, members)

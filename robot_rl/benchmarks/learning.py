@@ -57,7 +57,9 @@ _MUJOCO: dict[str, Any] = {
     "compile": shutil.which("g++") is not None,
 }  # fmt: skip
 
-_AS_SAC: dict[str, Any] = {"actor_hidden": (256, 256), "critic_hidden": (256, 256), "activation": "relu"}
+_AS_SAC: dict[str, Any] = _MUJOCO | {
+    "actor_hidden": (256, 256), "critic_hidden": (256, 256), "activation": "relu", "total_env_steps": 50_000,
+}  # fmt: skip
 
 CHECKS: dict[str, Check] = {
     "sac-pendulum": Check(
@@ -77,9 +79,9 @@ CHECKS: dict[str, Check] = {
     ),
     # Without a threshold, because nobody has published DSAC-T at so few steps: beside SAC of the same settings.
     "dsact-halfcheetah": Check(
-        "dsact", "gym:HalfCheetah-v5", (0, 1, 2), _MUJOCO | _AS_SAC, {}, {}, "", "sac-halfcheetah",
+        "dsact", "gym:HalfCheetah-v5", (0, 1, 2), _AS_SAC, {}, {}, "", "sac-halfcheetah",
     ),
-    "dsact-hopper": Check("dsact", "gym:Hopper-v5", (0, 1, 2), _MUJOCO | _AS_SAC, {}, {}, "", "sac-hopper"),
+    "dsact-hopper": Check("dsact", "gym:Hopper-v5", (0, 1, 2), _AS_SAC, {}, {}, "", "sac-hopper"),
 }  # fmt: skip
 
 Curve = dict[int, float]

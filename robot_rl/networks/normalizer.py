@@ -49,6 +49,13 @@ class Normalizer(nn.Module):
         self.inverse_std.copy_(std.reciprocal())
 
 
+def actor_and_critic_obs(rows: Tensor, obs_dim: int, normalizer: nn.Module) -> tuple[Tensor, Tensor]:
+    """What the actor sees of a batch's obs (n, obs_dim + privileged_dim): the first obs_dim, normalised; and what the
+    critics see: the same with the rest behind it."""
+    obs = normalizer(rows[:, :obs_dim])
+    return obs, obs if rows.shape[1] == obs_dim else torch.cat((obs, rows[:, obs_dim:]), dim=-1)
+
+
 def make_normalizer(enabled: bool, dim: int) -> Normalizer | nn.Identity:
     """The normaliser, or the identity where a task's observations are of order one already."""
     return Normalizer(dim) if enabled else nn.Identity()

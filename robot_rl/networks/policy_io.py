@@ -56,6 +56,13 @@ def gravity_in_body(quat_wxyz: Tensor) -> Tensor:
     return products.flatten(1) @ _GRAVITY.to(quat_wxyz)
 
 
+def in_body(vector: Tensor, quat_wxyz: Tensor) -> Tensor:
+    """A world vector (n, 3) in the frame of a body whose orientation in the world is given (n, 4)."""
+    w, xyz = quat_wxyz[:, :1], quat_wxyz[:, 1:]
+    across = 2 * torch.cross(vector, xyz, dim=-1)
+    return vector + w * across + torch.cross(across, xyz, dim=-1)
+
+
 def _n_joints(io: PolicyIO) -> int:
     return len(io.robot.joints)
 

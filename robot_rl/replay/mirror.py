@@ -28,7 +28,7 @@ class Mirror:
         return Mirror(*self._entries, device)
 
     def obs(self, obs: Tensor) -> Tensor:
-        """(n, obs_dim) -> (n, obs_dim)."""
+        """(n, obs_dim), with privileged columns behind them where the task has some -> the same."""
         index, sign = self._obs
         return obs.index_select(-1, index) * sign
 

@@ -121,9 +121,9 @@ def load_policy(run_dir: Path | str) -> tuple[nn.Module, nn.Module, TrainConfig]
     checkpoint = newest_checkpoint(run_dir)
     entry = get_algorithm(config.algo)
     half_range = torch.ones(checkpoint.state["action_dim"])
-    algorithm = entry.make(
-        config.algorithm, checkpoint.state["obs_dim"], checkpoint.state["action_dim"], action_half_range=half_range
-    )
+    dims = (checkpoint.state["obs_dim"], checkpoint.state["action_dim"])
+    privileged_dim = checkpoint.state.get("privileged_dim", 0)
+    algorithm = entry.make(config.algorithm, *dims, action_half_range=half_range, privileged_dim=privileged_dim)
     algorithm.load_state_dict(split(checkpoint.load("model"), "algorithm"))
     return algorithm.normalizer.eval(), algorithm.actor().eval(), config
 
@@ -132,7 +132,8 @@ def load_transitions(run_dir: Path | str) -> Batch:
     """What the replay of the newest checkpoint holds, episode after episode: for `write_transitions`."""
     run_dir = Path(run_dir)
     config, checkpoint = load_config(run_dir), newest_checkpoint(run_dir)
-    replay = RingBuffer(config.buffer_size, checkpoint.state["obs_dim"], checkpoint.state["action_dim"])
+    obs_dim = checkpoint.state["obs_dim"] + checkpoint.state.get("privileged_dim", 0)
+    replay = RingBuffer(config.buffer_size, obs_dim, checkpoint.state["action_dim"])
     read_segments(checkpoint.path, replay)
     return by_episode(replay.batch(replay.rows(replay.total - len(replay), replay.total)), config.num_envs)
 

@@ -22,7 +22,7 @@ from robot_rl.replay.mixture import Mixture, Source
 from robot_rl.replay.n_step import NStep
 from robot_rl.replay.ring_buffer import Batch, RingBuffer
 from robot_rl.training.checkpoint import Checkpoint, join, save_checkpoint, split
-from robot_rl.training.collect import updates_due
+from robot_rl.training.collect import privileged_dim, updates_due
 from robot_rl.training.config import TrainConfig
 from robot_rl.training.evaluate import Evaluation, evaluate, uniform_actions
 from robot_rl.training.files import write_json, write_text
@@ -129,6 +129,7 @@ class Run:
             "wall_s": self.wall_s,
             "obs_dim": self.env.obs_dim,
             "action_dim": self.env.action_dim,
+            "privileged_dim": privileged_dim(self.env),
             "demos_sha256": self.demos_sha256,
         }
         self.saved = save_checkpoint(self.run_dir, self.env_steps, {"model": model}, self.replay, state, self.saved)
@@ -138,11 +139,13 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly from the checkpoint."""
         state = checkpoint.state
-        dims = (state["obs_dim"], state["action_dim"])
-        if dims != (self.env.obs_dim, self.env.action_dim):
+        dims = (state["obs_dim"], state.get("privileged_dim", 0), state["action_dim"])
+        own = (self.env.obs_dim, privileged_dim(self.env), self.env.action_dim)
+        if dims != own:
+            names = "{} observations, {} privileged ones and {} actions"
             raise CheckpointError(
-                f"{checkpoint.path} is of a task with {dims[0]} observations and {dims[1]} actions; "
-                f"{self.config.task!r} has {self.env.obs_dim} and {self.env.action_dim}"
+                f"{checkpoint.path} is of a task with {names.format(*dims)}; {self.config.task!r} has "
+                f"{names.format(*own)}"
             )
         if state.get("demos_sha256") != self.demos_sha256:
             raise CheckpointError(f"{self.config.demos} is not the file that {self.run_dir} was trained with")
@@ -176,9 +179,9 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     # Environments whose native action range is not [-1, 1] state it, for entropy_units="environment".
     half_range: Tensor | None = getattr(env, "action_half_range", None)
     algorithm = get_algorithm(config.algo).make(
-        config.algorithm, env.obs_dim, env.action_dim, algorithm_seed, config.device, half_range
+        config.algorithm, env.obs_dim, env.action_dim, algorithm_seed, config.device, half_range, privileged_dim(env)
     )
-    dims = (env.obs_dim, env.action_dim)
+    dims = (env.obs_dim + privileged_dim(env), env.action_dim)
     replay = RingBuffer(
         config.buffer_size, *dims, replay_seed, config.device, _n_step(config, config.num_envs),
         file=run_dir / "replay.rows" if config.replay_storage == "mapped" else None,

@@ -45,6 +45,7 @@ class SimVecEnv:
         self.action_dim = len(mdp.robot.joints)
         self.max_episode_steps = mdp.max_episode_steps
         self.mirror = mdp.mirror
+        self.privileged_dim = mdp.privileged_dim
         self.device = sim.device
 
         fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
@@ -101,10 +102,15 @@ class SimVecEnv:
         self._inputs |= self.policy_io.next_memory(self._obs, action, target)
         self._inputs |= self.policy_io.state_inputs(self._sensors.read(self._generator))
         final_obs = self._obs = self._encode(self._inputs)
+        final_privileged = self.privileged() if self.privileged_dim else None
         ended = (terminated | truncated).nonzero().squeeze(-1)
         if len(ended):
             self._start(ended)
-        return Step(self._obs.clone(), reward, terminated, truncated, final_obs.clone(), info)
+        return Step(self._obs.clone(), reward, terminated, truncated, final_obs.clone(), info, final_privileged)
+
+    def privileged(self) -> Tensor:
+        """(n_envs, privileged_dim) of the present states: for critics."""
+        return self.mdp.privileged(self.sim)
 
     def policy_inputs(self) -> dict[str, Tensor]:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""

@@ -69,6 +69,8 @@ class Mdp(Protocol):
     """Pushes that are part of the task, whether or not the dynamics are randomised."""
     mirror: Mirror | None
     """The task seen with left and right exchanged, where that is the same task."""
+    privileged_dim: int
+    """Width of `privileged`; 0 where a robot measures all that matters."""
     state: dict[str, Tensor]
     """What `start` draws from besides the generator; saved and restored with the environment."""
 
@@ -78,4 +80,8 @@ class Mdp(Protocol):
 
     def outcome(self, t: Transition) -> Outcome:
         """Rewards, terminations and goal test of one step."""
+        ...
+
+    def privileged(self, sim: BatchSim) -> Tensor:
+        """(n, privileged_dim) of order one: what critics may know of the present states and no robot measures."""
         ...

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from robot_rl.errors import ConfigError
 from robot_rl.networks.policy_io import PolicyIO
-from robot_rl.replay.mirror import Mirror
+from robot_rl.replay.mirror import Entries, Mirror
 
 # Reflecting y: a direction changes the sign of y; a rotation keeps that about y and turns the other way about x and z.
-_DIRECTION = ((0, 1), (1, -1), (2, 1))
+DIRECTION = ((0, 1), (1, -1), (2, 1))
 _ROTATION = ((0, -1), (1, 1), (2, -1))
-_VECTOR_TERMS = {"base_ang_vel": _ROTATION, "projected_gravity": _DIRECTION}
+_VECTOR_TERMS = {"base_ang_vel": _ROTATION, "projected_gravity": DIRECTION}
 _JOINT_TERMS = {"joint_pos", "joint_vel", "target_error", "last_action"}
 
 
-def mirror(io: PolicyIO) -> Mirror:
-    """Raises ConfigError for a robot without two like sides, or a term whose mirror image is not known here."""
+def mirror(io: PolicyIO, privileged: Entries = ()) -> Mirror:
+    """Of a policy's observations with the task's privileged ones behind them, whose own image is `privileged`.
+
+    Raises ConfigError for a robot without two like sides, or a term whose mirror image is not known here."""
     robot = io.robot
     if not robot.mirror:
         raise ConfigError(f"robot {robot.name!r} has no left-right symmetry")
@@ -26,4 +28,5 @@ def mirror(io: PolicyIO) -> Mirror:
             raise ConfigError(f"the mirror image of observation term {name!r} is not known; valid: {valid}")
         first = len(obs)
         obs += [(first + i, sign) for i, sign in _VECTOR_TERMS.get(name, joints)]
+    obs += [(len(obs) + i, sign) for i, sign in privileged]
     return Mirror(obs, joints)

@@ -53,7 +53,7 @@ def test_observation_holds_only_what_the_robot_measures() -> None:
 def test_full_action_is_a_quarter_of_the_effort() -> None:
     """At rest in the default pose, an action of 1 makes each servo push with 0.25 of its limit, where range allows."""
     env = make(1)
-    robot, model = UNITREE_G1, load_model("unitree_g1")
+    robot, model = UNITREE_G1, load_model(UNITREE_G1.name)
     target = env.policy_io.decode(torch.ones(1, 29), torch.zeros(1, 29))[0]
     data = mujoco.MjData(model)
     data.qpos[:] = default_qpos(model, robot)
@@ -130,3 +130,22 @@ def test_plain_implementation_sees_and_earns_the_same() -> None:
         # Contacts amplify the rounding of float32 targets; gravity of the plain one is a physics step old.
         np.testing.assert_allclose(step.obs[0], obs, atol=0.03)
         assert step.reward[0] == pytest.approx(reward, abs=0.03)
+
+
+def test_privileged_columns_are_the_velocity_in_the_bodys_frame_and_the_height():
+    """Against MuJoCo's own velocity of the pelvis in its local frame."""
+    env = make(4)
+    qpos, qvel = env.sim.qpos.clone(), env.sim.qvel.clone()
+    generator = torch.Generator().manual_seed(0)
+    quaternion = torch.randn(4, 4, generator=generator, dtype=qpos.dtype)
+    qpos[:, 3:7] = quaternion / quaternion.norm(dim=-1, keepdim=True)
+    qvel[:] = torch.randn(qvel.shape, generator=generator, dtype=qvel.dtype)
+    env.sim.set_state(torch.arange(4), qpos, qvel)
+    model = load_model(UNITREE_G1.name)
+    data, velocity = mujoco.MjData(model), np.zeros(6)
+    for row, q, v in zip(env.privileged(), qpos.numpy(), qvel.numpy(), strict=True):
+        data.qpos[:], data.qvel[:] = q, v
+        mujoco.mj_forward(model, data)
+        mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, 1, velocity, 1)
+        np.testing.assert_allclose(row[:3], velocity[3:], atol=1e-5)
+        assert row[3].item() == pytest.approx((q[2] - 0.45) / 0.3, abs=1e-5)

@@ -46,14 +46,15 @@ def g1() -> SimVecEnv:
 
 def test_twice_is_the_identity_and_once_is_not():
     image = G1Balance().mirror
-    obs, action = torch.randn(5, 93), torch.randn(5, 29)
+    obs, action = torch.randn(5, 97), torch.randn(5, 29)
     assert torch.equal(image.obs(image.obs(obs)), obs)
     assert torch.equal(image.action(image.action(action)), action)
     assert not torch.equal(image.obs(obs), obs)
-    by_hand = image.obs(torch.arange(1.0, 94.0).unsqueeze(0))[0]
+    by_hand = image.obs(torch.arange(1.0, 98.0).unsqueeze(0))[0]
     assert by_hand[:6].tolist() == [-1, 2, -3, 4, -5, 6]  # base_ang_vel, projected_gravity
     assert by_hand[6:9].tolist() == [13, -14, -15]  # left hip pitch, roll, yaw are the right ones, columns 12 to 14
     assert by_hand[18:21].tolist() == [-19, -20, 21]  # waist yaw, roll, pitch
+    assert by_hand[93:].tolist() == [94, -95, 96, 97]  # the base's velocity and height, which are privileged
 
 
 def test_a_mirrored_robot_moves_as_the_mirror_image():
@@ -73,7 +74,8 @@ def test_a_mirrored_robot_moves_as_the_mirror_image():
         action = 2 * torch.rand(WORLDS, 29) - 1
         ours, theirs = one.step(action), two.step(image.action(action))
         assert ours.obs.abs().max() > 0.5
-        torch.testing.assert_close(image.obs(ours.final_obs), theirs.final_obs, rtol=0, atol=2e-3)
+        rows = [torch.cat((step.final_obs, step.final_privileged), -1) for step in (ours, theirs)]
+        torch.testing.assert_close(image.obs(rows[0]), rows[1], rtol=0, atol=2e-3)
         torch.testing.assert_close(ours.reward, theirs.reward, rtol=0, atol=2e-3)
     reflected = other_side(one.sim.qpos.clone(), one.sim.qvel.clone())
     np.testing.assert_allclose(reflected[0], two.sim.qpos, atol=1e-3)

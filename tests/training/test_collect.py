@@ -1,3 +1,4 @@
+import dataclasses
 from fractions import Fraction
 
 import pytest
@@ -5,11 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robot_rl.env import Step
+from robot_rl.env import Step, Task
 from robot_rl.errors import EnvError
 from robot_rl.replay.ring_buffer import RingBuffer
 from robot_rl.testing.point_mass import PointMassEnv
-from robot_rl.training.collect import collect, updates_due
+from robot_rl.training.checkpoint import load_policy, newest_checkpoint
+from robot_rl.training.collect import collect, privileged_dim, updates_due
+from robot_rl.training.config import make_config
+from robot_rl.training.loop import resume, train
 
 
 @settings(deadline=None, max_examples=60)
@@ -61,3 +65,52 @@ def test_a_value_that_is_not_finite_is_named_and_not_stored(name):
     with pytest.raises(EnvError, match=f"{name} of env 2 is not finite"):
         collect(env, replay, env.reset(), torch.zeros(3, 1))
     assert len(replay) == 0
+
+
+class Privileged(PointMassEnv):
+    """A point mass on whose observation the velocity is not, but for critics."""
+
+    def __init__(self, num_envs: int, seed: int = 0) -> None:
+        super().__init__(num_envs, seed, max_episode_steps=3)
+        self.obs_dim, self.privileged_dim = 1, 1
+
+    def privileged(self) -> torch.Tensor:
+        return super()._obs()[:, 1:]
+
+    def reset(self, seed: int | None = None) -> torch.Tensor:
+        return super().reset(seed)[:, :1]
+
+    def step(self, action: torch.Tensor) -> Step:
+        step = super().step(action)
+        return dataclasses.replace(
+            step, obs=step.obs[:, :1], final_obs=step.final_obs[:, :1], final_privileged=step.final_obs[:, 1:]
+        )
+
+
+def test_collect_stores_privileged_columns_behind_the_observation():
+    """The rows must be those of the same point mass with nothing hidden."""
+    hidden, full = Privileged(3), PointMassEnv(3, max_episode_steps=3)
+    rows = [RingBuffer(100, 2, 1) for _ in range(2)]
+    for env, replay in zip((hidden, full), rows, strict=True):
+        obs = env.reset(seed=5)
+        for _ in range(7):
+            obs = collect(env, replay, obs, torch.full((3, 1), 0.3)).obs
+    assert torch.equal(rows[0].rows(0, 21), rows[1].rows(0, 21))
+    assert (privileged_dim(hidden), privileged_dim(full)) == (1, 0)
+
+
+@pytest.mark.parametrize("algo", ["sac", "dsact", "arsq"])
+def test_training_with_privileged_columns_resumes_exactly_and_acts_without_them(algo, tmp_path):
+    task = Task("hidden", "", None, lambda *, num_envs, seed, **_: Privileged(num_envs, seed))
+    settings = {
+        "num_envs": 4, "total_env_steps": 160, "warmup_env_steps": 40, "evaluate_every": 0, "evaluate_episodes": 2,
+        "batch_size": 16, "normalize_obs": True, "buffer_size": 500, "updates_per_env_step": 0.25,
+    }  # fmt: skip
+    straight = train(make_config(task, algo, **settings, runs=tmp_path / "a"), task).run_dir
+    half = train(make_config(task, algo, **{**settings, "total_env_steps": 80}, runs=tmp_path / "b"), task).run_dir
+    resume(half, task, total_env_steps=160)
+    models = [newest_checkpoint(run).load("model") for run in (straight, half)]
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    normalizer, actor, _ = load_policy(straight)
+    assert actor(normalizer(torch.zeros(5, 1))).shape == (5, 1)  # position alone

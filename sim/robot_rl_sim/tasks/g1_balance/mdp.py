@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from robot_rl.contract import ActionSpec
-from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, gravity_in_body
+from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, gravity_in_body, in_body
 from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import UNITREE_G1
+from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.models import default_qpos, load_model
-from robot_rl_sim.symmetry import mirror
+from robot_rl_sim.symmetry import DIRECTION, mirror
 from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
 
 
@@ -59,6 +60,8 @@ class G1Balance:
 
     robot = UNITREE_G1
     hold_steps = 1
+    privileged_dim = 4
+    """Velocity of the base (3) in its own frame, m/s, and its height above where it falls, in 0.3 m."""
 
     def __init__(self, config: G1BalanceConfig | None = None) -> None:
         self.config = config or G1BalanceConfig()
@@ -66,7 +69,7 @@ class G1Balance:
         self.max_episode_steps = self.config.max_episode_steps
         self.pushes: PushConfig | None = self.config.pushes
         self.policy_io = _policy_io(self.config)
-        self.mirror: Mirror | None = mirror(self.policy_io)
+        self.mirror: Mirror | None = mirror(self.policy_io, privileged=(*DIRECTION, (3, 1)))
         self.state: dict[str, Tensor] = {}
         tilt = UNITREE_G1.safety.tilt_trip_rad
         assert tilt is not None
@@ -81,6 +84,11 @@ class G1Balance:
         qvel = torch.zeros(n, 6 + joints)
         qvel[:, :6] = c.start_velocity_noise * (2 * torch.rand(n, 6, generator=generator) - 1)
         return Start(qpos, qvel, command=torch.zeros(n, 0))
+
+    def privileged(self, sim: BatchSim) -> Tensor:
+        qpos, qvel = sim.qpos[:, :7].float(), sim.qvel[:, :3].float()
+        height = (qpos[:, 2:3] - self.config.min_height_m) / 0.3
+        return torch.cat((in_body(qvel, qpos[:, 3:7]), height), dim=-1)
 
     def outcome(self, t: Transition) -> Outcome:
         c = self.config

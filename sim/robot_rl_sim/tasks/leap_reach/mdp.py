@@ -12,6 +12,7 @@ from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
 from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import LEAP_HAND
+from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.tasks.actions import soft_limits
@@ -60,6 +61,7 @@ class LeapReach:
     hold_steps = 5
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
+    privileged_dim = 0
 
     def __init__(self, seed: int, config: LeapReachConfig | None = None) -> None:
         self.config = config or LeapReachConfig()
@@ -74,6 +76,9 @@ class LeapReach:
         begin, end = torch.randint(self.config.pool_size, (2, n), generator=generator)
         pose = self.state["poses"][begin]
         return Start(qpos=pose, qvel=torch.zeros_like(pose), command=self.state["goals"][end])
+
+    def privileged(self, sim: BatchSim) -> Tensor:
+        return torch.zeros(sim.num_worlds, 0)
 
     def outcome(self, t: Transition) -> Outcome:
         c = self.config
