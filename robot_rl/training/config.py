@@ -65,7 +65,9 @@ class TrainConfig:
     seed: int = 0
     """Seed of everything: weights, actions, replay, environments."""
     device: str = "cpu"
-    """Where the networks and the replay buffer live."""
+    """Where the networks and the replay buffer live, such as cuda."""
+    env_device: str = "cpu"
+    """Where the environments run; anything but cpu takes a simulator that can."""
     torch_threads: int = 1
     """CPU threads of torch. More than one pays only on idle cores."""
     env_threads: int = 0

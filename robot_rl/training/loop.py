@@ -108,7 +108,7 @@ def _loop(run: Run, metrics: Metrics, watch: Watch, progress: Progress, stop: St
     clock = time.monotonic() - run.wall_s
     while run.env_steps < config.total_env_steps and not stop.requested:
         step = collect(run.env, run.replay, run.obs, run.act())
-        run.algorithm.observe(run.obs)
+        run.observe()
         run.obs = step.obs
         run.env_steps += config.num_envs
         metrics.add_step(step)

@@ -74,7 +74,15 @@ class Run:
         """Exploring actions for the current observations: the policy's samples, but for a uniform warm-up."""
         if self.env_steps < self.config.warmup_env_steps and self.config.warmup_policy == "uniform":
             return uniform_actions(self.env, self.generator).to(self.env.device)
-        return self.algorithm.act(self.obs)
+        return self.policy_action(self.obs, deterministic=False)
+
+    def policy_action(self, obs: Tensor, deterministic: bool) -> Tensor:
+        """The policy's action, computed where its networks are and returned to where the environments are."""
+        return self.algorithm.act(obs.to(self.config.device), deterministic).to(self.env.device)
+
+    def observe(self) -> None:
+        """Take the current observations into the normaliser."""
+        self.algorithm.observe(self.obs.to(self.config.device))
 
     def updates_due(self) -> int:
         """Updates to make now."""
@@ -103,7 +111,7 @@ class Run:
         """The deterministic policy, always on the same start states; written to evaluation.json."""
         evaluation = evaluate(
             self.eval_env,
-            lambda obs: self.algorithm.act(obs, deterministic=True),
+            lambda obs: self.policy_action(obs, deterministic=True),
             self.config.evaluate_episodes,
             self.eval_seed,
         )
@@ -173,9 +181,9 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
         int(s) for s in np.random.SeedSequence(config.seed).generate_state(6)
     )
     threads = config.env_threads
-    env = task.make_env(num_envs=config.num_envs, seed=env_seed, device=config.device, num_threads=threads)
+    env = task.make_env(num_envs=config.num_envs, seed=env_seed, device=config.env_device, num_threads=threads)
     eval_envs = min(config.evaluate_episodes, max(config.num_envs, 8))
-    eval_env = task.make_env(num_envs=eval_envs, seed=eval_seed, device=config.device, num_threads=threads)
+    eval_env = task.make_env(num_envs=eval_envs, seed=eval_seed, device=config.env_device, num_threads=threads)
     # Environments whose native action range is not [-1, 1] state it, for entropy_units="environment".
     half_range: Tensor | None = getattr(env, "action_half_range", None)
     algorithm = get_algorithm(config.algo).make(
