@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 import warnings
@@ -44,14 +43,17 @@ def acting_seconds(actor: nn.Module, obs_dim: int, runs: int = 1_000) -> NDArray
     """Wall times (runs,) of one action of the exported actor: onnxruntime, batch 1, one thread, after a warm-up."""
     import onnxruntime
 
-    file = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # about torchvision, which no policy uses
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(actor.eval(), (torch.zeros(1, obs_dim),), file, dynamo=True, verbose=False, opset_version=20)
+        program = torch.onnx.export(
+            actor.eval(), (torch.zeros(1, obs_dim),), dynamo=True, verbose=False, opset_version=20
+        )
+    assert program is not None  # with dynamo=True the exporter returns a program
+    model = program.model_proto.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     obs = np.random.default_rng(0).standard_normal((runs + 50, 1, obs_dim)).astype(np.float32)
     seconds = np.empty(len(obs))
