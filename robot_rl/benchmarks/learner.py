@@ -3,11 +3,12 @@
 Same networks (2 x 256), batch (256), data and machine, in interleaved rounds; a rate is the median over rounds. Each
 contender is measured on one and on two torch threads and keeps the better; SBX chooses its threads itself. SBX needs
 jax and has an environment of its own (`make peers`, found as .venv-peers or by ROBOT_RL_PEERS); without it, its rows
-are left out.
+are left out. Each form of ours is a row beside each peer: plain, compiled, and compiled with bfloat16 products.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import statistics
 import subprocess
@@ -15,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import RobotRLError
@@ -30,8 +32,9 @@ BATCH, HIDDEN, ROWS = 256, (256, 256), 10_000
 ROUNDS, UPDATES = 5, 60
 THREADS = (1, 2)
 COMPILE = True
-"""Also measure SAC compiled, which takes a C++ compiler and half a minute."""
-END_TO_END_ENV, END_TO_END_STEPS, WARMUP = "HalfCheetah-v5", 2_000, 500
+"""Also measure the compiled forms, which take a C++ compiler and half a minute each."""
+END_TO_END_ENV, END_TO_END_STEPS, WARMUP, WINDOW = "HalfCheetah-v5", 2_500, 500, 500
+"""Rates are medians over windows, the first after the warm-up, in which compiling happens, left out."""
 
 Run = Callable[[int], float]
 """Does about n updates and returns updates per second."""
@@ -42,13 +45,17 @@ def benchmark() -> Result:
     for env, (obs_dim, action_dim) in SIZES.items():
         rates = _measure(obs_dim, action_dim)
         rows += [Row(f"learner/updates/{env}/{name}", rate, "updates/s") for name, rate in rates.items()]
-        for algo in (a for a in ("sac", "sac-compiled", "dsact") if a in rates):
-            rows += [
-                Row(f"learner/{algo}/{env}/{peer}", rates[algo], "updates/s", peer, rates[algo] / rates[peer])
-                for peer in ("sb3", "sbx")
-                if peer in rates
-            ]
-        rows.append(Row(f"learner/dsact/{env}/time", 1e3 / rates["dsact"], "ms", "sac", rates["sac"] / rates["dsact"]))
+        peers = [peer for peer in ("sb3", "sbx") if peer in rates]
+        rows += [
+            Row(f"learner/{ours}/{env}/{peer}", rate, "updates/s", peer, rate / rates[peer])
+            for ours, rate in rates.items()
+            if ours not in peers
+            for peer in peers
+        ]
+        for form in ("dsact", "dsact-compiled"):
+            if form in rates:
+                sac = form.replace("dsact", "sac")
+                rows.append(Row(f"learner/{form}/{env}/time", 1e3 / rates[form], "ms", sac, rates[sac] / rates[form]))
     rows += _end_to_end()
     return Result(ok=True, rows=tuple(rows), details={"rounds": ROUNDS, "batch": BATCH, "hidden": HIDDEN})
 
@@ -58,13 +65,17 @@ def _measure(obs_dim: int, action_dim: int) -> dict[str, float]:
     import torch
 
     with ExitStack() as stack:
+        small: dict[str, Any] = {"actor_hidden": HIDDEN, "critic_hidden": HIDDEN, "activation": "relu"}
         torch_runs: dict[str, Run] = {
-            "sac": _ours(obs_dim, action_dim, "sac"),
-            "dsact": _ours(obs_dim, action_dim, "dsact", actor_hidden=HIDDEN, critic_hidden=HIDDEN, activation="relu"),
+            "sac": _ours(obs_dim, action_dim, "sac", **small),
+            "dsact": _ours(obs_dim, action_dim, "dsact", **small),
             "sb3": _sb3(obs_dim, action_dim),
         }
         if COMPILE:
-            torch_runs["sac-compiled"] = _ours(obs_dim, action_dim, "sac", compile=True)
+            torch_runs["sac-compiled"] = _ours(obs_dim, action_dim, "sac", **small, compile=True)
+            torch_runs["dsact-compiled"] = _ours(obs_dim, action_dim, "dsact", **small, compile=True)
+            bf16: dict[str, Any] = {"compile": True, "precision": "bfloat16"}
+            torch_runs["sac-bf16"] = _ours(obs_dim, action_dim, "sac", **small, **bf16)
         python = peers_python()
         sbx = stack.enter_context(_sbx(python, obs_dim, action_dim)) if python else None
         rates: dict[tuple[str, int], list[float]] = {}
@@ -93,8 +104,7 @@ def _ours(obs_dim: int, action_dim: int, algo: str, **changes: Any) -> Run:
     from robot_rl.replay.ring_buffer import RingBuffer
 
     entry = get_algorithm(algo)
-    config = {"batch_size": BATCH, "actor_hidden": HIDDEN, "critic_hidden": HIDDEN, "activation": "relu", **changes}
-    algorithm: Algorithm = entry.make(entry.config(**config), obs_dim, action_dim)
+    algorithm: Algorithm = entry.make(entry.config(batch_size=BATCH, **changes), obs_dim, action_dim)
     replay = RingBuffer(ROWS, obs_dim, action_dim)
     action = torch.rand(ROWS, action_dim) * 2 - 1
     zeros = torch.zeros(ROWS)
@@ -170,13 +180,18 @@ def _sbx(python: Path, obs_dim: int, action_dim: int) -> Iterator[Run]:
 
 
 def _end_to_end() -> list[Row]:
-    """Environment steps per second of whole training runs, warm-up and everything after it, at one update per step."""
+    """Environment steps per second of training at one update per step, once it has warmed up and compiled."""
     import tempfile
 
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
-        contenders = {"ours": partial(_train_ours, Path(folder)), "sb3": _train_sb3}
+        contenders: dict[str, Callable[[int], float]] = {
+            "end-to-end": partial(_train_ours, Path(folder)),
+            "sb3": _train_sb3,
+        }
+        if COMPILE:
+            contenders["end-to-end-compiled"] = partial(_train_ours, Path(folder), compile=True)
         rates: dict[tuple[str, int], list[float]] = {}
         for _ in range(3):
             for threads in THREADS:
@@ -185,14 +200,15 @@ def _end_to_end() -> list[Row]:
                     rates.setdefault((name, threads), []).append(train(threads))
     torch.set_num_threads(1)
     best = {n: max(statistics.median(v) for (name, _), v in rates.items() if name == n) for n in contenders}
-    name = f"learner/end-to-end/{END_TO_END_ENV}"
-    return [
-        Row(f"{name}/sb3", best["ours"], "env steps/s", "sb3", best["ours"] / best["sb3"]),
-        Row(f"{name}/sb3/rate", best["sb3"], "env steps/s"),
+    rows = [
+        Row(f"learner/{name}/{END_TO_END_ENV}/sb3", rate, "env steps/s", "sb3", rate / best["sb3"])
+        for name, rate in best.items()
+        if name != "sb3"
     ]
+    return [*rows, Row(f"learner/end-to-end/{END_TO_END_ENV}/sb3/rate", best["sb3"], "env steps/s")]
 
 
-def _train_ours(folder: Path, threads: int) -> float:
+def _train_ours(folder: Path, threads: int, compile: bool = False) -> float:
     from robot_rl.env import get_task
     from robot_rl.training.config import make_config
     from robot_rl.training.loop import train
@@ -200,16 +216,28 @@ def _train_ours(folder: Path, threads: int) -> float:
     config = make_config(
         get_task(f"gym:{END_TO_END_ENV}"), "sac", total_env_steps=END_TO_END_STEPS, warmup_env_steps=WARMUP,
         runs=folder, evaluate_episodes=1, evaluate_every=0, checkpoint_every=0, torch_threads=threads,
-        log_every=END_TO_END_STEPS, buffer_size=10_000,
+        log_every=WINDOW, buffer_size=10_000, compile=compile,
     )  # fmt: skip
-    start = time.perf_counter()
-    train(config)
-    return END_TO_END_STEPS / (time.perf_counter() - start)
+    with (train(config).run_dir / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    # The last row has the final evaluation in it.
+    return statistics.median(float(row["env_steps_per_s"]) for row in rows[:-1] if int(row["step"]) > WARMUP + WINDOW)
 
 
 def _train_sb3(threads: int) -> float:
     from stable_baselines3 import SAC
+    from stable_baselines3.common.callbacks import BaseCallback
 
-    start = time.perf_counter()
-    SAC("MlpPolicy", END_TO_END_ENV, device="cpu", learning_starts=WARMUP, buffer_size=10_000).learn(END_TO_END_STEPS)
-    return END_TO_END_STEPS / (time.perf_counter() - start)
+    class Clock(BaseCallback):
+        times: ClassVar[list[float]] = []
+
+        def _on_step(self) -> bool:
+            if self.num_timesteps % WINDOW == 0:
+                self.times.append(time.perf_counter())
+            return True
+
+    clock = Clock()
+    clock.times.clear()
+    model = SAC("MlpPolicy", END_TO_END_ENV, device="cpu", learning_starts=WARMUP, buffer_size=10_000)
+    model.learn(END_TO_END_STEPS, callback=clock)
+    return statistics.median(WINDOW / (b - a) for a, b in pairwise(clock.times[WARMUP // WINDOW :]))
