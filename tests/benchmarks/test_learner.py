@@ -18,7 +18,8 @@ for line in sys.stdin:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("stable_baselines3")
     for name, value in {"SIZES": {"Tiny-v0": (3, 2)}, "ROUNDS": 1, "UPDATES": 2, "THREADS": (1,), "ROWS": 300,
-                        "HIDDEN": (8,), "END_TO_END_ENV": "Pendulum-v1", "END_TO_END_STEPS": 80, "WARMUP": 40, "WINDOW": 10,
+                        "HIDDEN": (8,), "END_TO_END_ENV": "Pendulum-v1", "END_TO_END_STEPS": 80, "WARMUP": 40,
+                        "WINDOW": 10,
                         "COMPILE": False}.items():  # fmt: skip
         monkeypatch.setattr(learner, name, value)
 
