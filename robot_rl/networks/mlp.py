@@ -113,7 +113,10 @@ class MLPStack(nn.Module):
 
         `then` (batch, k) follows x as the last k inputs; gradients flow to it.
         """
-        return _Forward.apply(self.flat.detach() if frozen else self.flat, x, then, self)
+        flat = self.flat.detach() if frozen else self.flat
+        if torch.is_grad_enabled():
+            return _Forward.apply(flat, x, then, self)
+        return self.run(x, then, flat, dtype=flat.dtype)[0]
 
     def run(
         self,
