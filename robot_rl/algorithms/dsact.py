@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.sac import (
-    COMPILE_OPTIONS,
     DTYPES,
     EntropyUnits,
     Precision,
@@ -256,7 +256,7 @@ class DSACT:
         self.alpha_optimizer = Adam(self.log_alpha)
         self._lr, self._alpha_lr = torch.zeros((), device=device), torch.zeros((), device=device)
         if config.compile:
-            self._update = torch.compile(self._update, dynamic=False, options=COMPILE_OPTIONS)
+            self._update = compiled(self._update, self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:

@@ -14,12 +14,13 @@ import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.categorical import (
@@ -40,8 +41,6 @@ from robot_rl.replay.ring_buffer import Batch
 HISTOGRAM_SIGMA = 0.75
 """Deviation of HL-Gauss histograms in steps between atoms, as its authors chose."""
 
-COMPILE_OPTIONS: dict[str, Any] = {"cpp_wrapper": True}
-"""Call kernels from C++ instead of Python."""
 
 EntropyUnits = Literal["normalized", "environment"]
 TimeLimit = Literal["bootstrap", "terminal"]
@@ -236,7 +235,7 @@ class SAC:
         self.critic_optimizer = Adam(self.critic.flat)
         self.alpha_optimizer = Adam(self.log_alpha)
         if config.compile:
-            self._update = torch.compile(self._update, dynamic=False, options=COMPILE_OPTIONS)
+            self._update = compiled(self._update, self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Read when torch is first imported. An OpenMP thread that waits spins, by default for so long that beside one busy
     # process an update on two threads has taken 30 times its usual time; not spinning at all doubles it on idle cores.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         arguments, json_path = _take_json(arguments)
         return _dispatch(arguments, json_path)

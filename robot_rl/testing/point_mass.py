@@ -143,6 +143,8 @@ def make_env(
     *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
 ) -> PointMassEnv:
     """See robot_rl.env.EnvFactory. There is nothing to randomise."""
+    if device != "cpu":
+        raise ConfigError(f"point-mass runs on the cpu, not on {device!r}")
     return PointMassEnv(num_envs, seed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -48,7 +49,13 @@ def train(config: TrainConfig, task: Task | None = None) -> RunResult:
     """
     task = task or get_task(config.task)
     torch.set_num_threads(config.torch_threads)
-    run = make_run(config, task, run_dir=make_run_dir(config))
+    run_dir = make_run_dir(config)
+    try:
+        run = make_run(config, task, run_dir)
+    except Exception:
+        with suppress(OSError):  # a run that cannot start leaves no empty folder
+            run_dir.rmdir()
+        raise
     describe_run(run)
     return _finish(run)
 

@@ -176,7 +176,9 @@ class Run:
 
 
 def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
-    """Build all parts. Each random stream has its own seed, drawn from the run's."""
+    """Build all parts. Each random stream has its own seed, drawn from the run's. Raises ConfigError for a device that
+    this torch does not have."""
+    _check_device(config.device)
     env_seed, eval_seed, algorithm_seed, replay_seed, action_seed, demos_seed = (
         int(s) for s in np.random.SeedSequence(config.seed).generate_state(6)
     )
@@ -197,6 +199,15 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     demos = config.demos and _read_demos(config.demos, config, dims, demos_seed)
     generator = torch.Generator().manual_seed(action_seed)
     return Run(config, run_dir, env, eval_env, algorithm, replay, demos, generator, env.reset(), eval_seed)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        valid = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {device!r} cannot be used; valid here: {', '.join(valid)} ({reason})") from error
 
 
 def _read_demos(source: Path, config: TrainConfig, dims: tuple[int, int], seed: int) -> RingBuffer:

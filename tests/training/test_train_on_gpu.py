@@ -3,8 +3,23 @@
 import pytest
 
 from robot_rl.env import get_task
+from robot_rl.errors import ConfigError
 from robot_rl.training.config import make_config
 from robot_rl.training.loop import resume, train
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("device", "cuda:99", r"device 'cuda:99' cannot be used; valid here: cpu"),
+        ("device", "gpu", r"device 'gpu' cannot be used; valid here: cpu"),
+        ("env_device", "cuda", "point-mass runs on the cpu, not on 'cuda'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named_and_leaves_no_folder(setting, value, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train(make_config(get_task("point-mass"), "sac", runs=tmp_path, **{setting: value}))
+    assert not list(tmp_path.glob("*/*"))
 
 
 @pytest.mark.gpu
