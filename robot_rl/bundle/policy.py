@@ -1,4 +1,4 @@
-"""A policy as onnxruntime runs it: one row in, one row out, through buffers that are bound once."""
+"""A policy as onnxruntime runs it: on a robot one row through buffers that are bound once, in simulation many."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class OnnxPolicy:
             ) from error
         _check_tensors("input", contract.inputs, self._session.get_inputs())
         _check_tensors("output", contract.outputs, self._session.get_outputs())
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._free_batch = not any(node.shape and isinstance(node.shape[0], int) for node in nodes)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._inputs = {t.name: np.zeros((1, *t.shape), np.float32) for t in contract.inputs}
         # All outputs lie in one array, so that one copy serves them all.
@@ -70,6 +72,24 @@ class OnnxPolicy:
         self._session.run_with_iobinding(self._binding)
         output = self._output.copy()
         return {name: output[span].reshape(shape) for name, span, shape in self._views}
+
+    def run_batch(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
+        """Evaluate n rows: every contract input, as (n, *shape), to new arrays (n, *shape). For simulations: a graph
+        whose batch is free takes all rows at once, another takes them one by one.
+
+        Raises KeyError for a missing input and ValueError for one of the wrong size.
+        """
+        values = {name: np.ascontiguousarray(inputs[name], np.float32) for name in self._inputs}
+        rows = len(next(iter(values.values())))
+        for name, value in values.items():
+            expected = (rows, *self._inputs[name].shape[1:])
+            if value.shape != expected:
+                raise ValueError(f"input {name!r} has shape {value.shape}, the policy takes {expected}")
+        names = [name for name, _, _ in self._views]
+        if self._free_batch:
+            return dict(zip(names, self._session.run(names, values), strict=True))
+        outputs = [self.run({name: value[i] for name, value in values.items()}) for i in range(rows)]
+        return {name: np.concatenate([output[name] for output in outputs]) for name in names}
 
 
 _ALIGNMENT = 16
