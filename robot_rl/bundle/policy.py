@@ -87,7 +87,8 @@ class OnnxPolicy:
                 raise ValueError(f"input {name!r} has shape {value.shape}, the policy takes {expected}")
         names = [name for name, _, _ in self._views]
         if self._free_batch:
-            return dict(zip(names, self._session.run(names, values), strict=True))
+            results = self._session.run(names, values)
+            return {name: np.asarray(value, np.float32) for name, value in zip(names, results, strict=True)}
         outputs = [self.run({name: value[i] for name, value in values.items()}) for i in range(rows)]
         return {name: np.concatenate([output[name] for output in outputs]) for name in names}
 
