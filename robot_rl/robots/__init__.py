@@ -1,6 +1,7 @@
 """Robots as pure data. Adding one: a literal in its own file, and a line here."""
 
 from robot_rl.errors import ConfigError
+from robot_rl.robots.franka_panda import FRANKA_PANDA
 from robot_rl.robots.leap_hand import LEAP_HAND
 from robot_rl.robots.spec import BackupTier, Chain, Link, RobotSpec, SafetyProfile, check_contract
 from robot_rl.robots.unitree_g1 import UNITREE_G1
@@ -8,6 +9,7 @@ from robot_rl.robots.unitree_g1 import UNITREE_G1
 ROBOTS: dict[str, RobotSpec] = {
     "leap_hand": LEAP_HAND,
     "unitree_g1": UNITREE_G1,
+    "franka_panda": FRANKA_PANDA,
 }
 
 
@@ -19,6 +21,7 @@ def get_robot(name: str) -> RobotSpec:
 
 
 __all__ = [
+    "FRANKA_PANDA",
     "LEAP_HAND",
     "ROBOTS",
     "UNITREE_G1",
