@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -87,10 +87,26 @@ class PrivilegedVecEnv(VecEnv, Protocol):
 
 class EnvFactory(Protocol):
     def __call__(
-        self, *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+        self,
+        *,
+        num_envs: int,
+        seed: int,
+        randomize: bool = True,
+        device: str = "cpu",
+        num_threads: int = 0,
+        backend: str = "auto",
     ) -> VecEnv:
-        """Build the environments. `randomize=False` gives the nominal dynamics; `num_threads` 0 means all cores."""
+        """Build the environments. `randomize=False` gives the nominal dynamics; `num_threads` 0 means all cores.
+
+        `backend` names the physics, where a task has a choice; auto takes what is fastest on `device`.
+        """
         ...
+
+
+def refuse_backend(backend: str) -> None:
+    """For environments whose physics is not a matter of choice: raises ConfigError unless `backend` is auto."""
+    if backend != "auto":
+        raise ConfigError(f"these environments have no choice of physics, got backend {backend!r}; valid: auto")
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,8 @@ class Task:
     make_env: EnvFactory
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Algorithm name -> overrides of its training configuration."""
+    scripted: Callable[[VecEnv], Callable[[torch.Tensor], torch.Tensor]] | None = None
+    """A hand-written policy (obs -> action) of these environments, for what it is worth; it may look at the physics."""
 
 
 TaskTable = Mapping[str, Task]

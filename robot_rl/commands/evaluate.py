@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from robot_rl.env import VecEnv
     from robot_rl.training.evaluate import Evaluation, Policy
 
-BASELINES = ("zero", "random")
+BASELINES = ("zero", "random", "scripted")
 
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """Measure a policy over whole episodes: a run folder, a bundle, or one of the baselines zero and random."""
+    """Measure a policy over whole episodes: a run folder, a bundle, or a baseline: zero, random, or the task's own
+    scripted policy."""
 
     policy: Annotated[str, tyro.conf.Positional]
-    """Run folder of `robot-rl train` or bundle (both baselines are then measured beside it), or zero, or random."""
+    """Run folder of `robot-rl train` or bundle (with the baselines measured beside it), or zero, random, scripted."""
     task: str | None = None
     """Task; default: that of the run or the bundle."""
     episodes: int = 200
@@ -36,6 +37,8 @@ class EvaluateArgs:
     """Seed of the start states, equal for all policies."""
     nominal: bool = False
     """The model as written: no domain randomisation, sensor noise or latency."""
+    backend: str = "auto"
+    """Physics, such as mujoco or warp."""
 
 
 def run(args: EvaluateArgs) -> Result:
@@ -59,13 +62,22 @@ def run(args: EvaluateArgs) -> Result:
     if task_name is None:
         raise ConfigError(f"evaluating {args.policy!r} needs --task; see `robot-rl list`")
     task = get_task(task_name)
-    env = task.make_env(num_envs=min(args.num_envs, args.episodes), seed=args.seed, randomize=not args.nominal)
+    env = task.make_env(
+        num_envs=min(args.num_envs, args.episodes),
+        seed=args.seed,
+        randomize=not args.nominal,
+        backend=args.backend,
+    )
     policies: dict[str, Policy] = {"zero": zero_policy(env), "random": random_policy(env, args.seed)}
+    if task.scripted is not None:
+        policies["scripted"] = task.scripted(env)
     if bundle is not None:
         policies = {"": _bundle_policy(bundle, env, task_name), **policies}
     elif trained is not None:
         _check_fits(env.obs_dim, trained, env.action_dim, task_name)
         policies = {"": trained, **policies}
+    elif args.policy not in policies:
+        raise ConfigError(f"task {task_name!r} has no {args.policy} policy; valid: {', '.join(policies)}")
     else:
         policies = {args.policy: policies[args.policy]}
     evaluations = {name: evaluate(env, policy, args.episodes, args.seed) for name, policy in policies.items()}

@@ -37,6 +37,10 @@ class RobotState(Generic[ArrayT]):
     """(n, 3) rad/s, in the IMU body frame."""
     imu_lin_acc_b: ArrayT | None = None
     """(n, 3) m/s², in the IMU body frame, gravity included (at rest it reads +g upwards)."""
+    object_pos: ArrayT | None = None
+    """(n, 3) m, of the object at hand in the robot's root body frame, as a camera reports it."""
+    object_quat_wxyz: ArrayT | None = None
+    """(n, 4) its orientation in the robot's root body frame, scalar first."""
 
 
 NumpyState = RobotState[NDArray[Any]]

@@ -11,7 +11,7 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from torch import Tensor
 
-from robot_rl.env import Step, Task
+from robot_rl.env import Step, Task, refuse_backend
 from robot_rl.errors import ConfigError, MissingDependencyError
 from robot_rl.interop.gymnasium_state import load_env_state, save_env_state
 from robot_rl.interop.spaces import ActionBox, box
@@ -126,9 +126,17 @@ def find_spec(env_id: str) -> EnvSpec:
 
 
 def _make_vec(
-    *, env_id: str, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+    *,
+    env_id: str,
+    num_envs: int,
+    seed: int,
+    randomize: bool = True,
+    device: str = "cpu",
+    num_threads: int = 0,
+    backend: str = "auto",
 ) -> GymnasiumVecEnv:
     """See robot_rl.env.EnvFactory. There is no randomisation to switch off, and one thread."""
+    refuse_backend(backend)
     return GymnasiumVecEnv(env_id, num_envs, seed, device)
 
 

@@ -34,7 +34,7 @@ from stable_baselines3.common.vec_env import (
 from stable_baselines3.common.vec_env import VecEnv as Sb3VecEnv
 from torch import Tensor
 
-from robot_rl.env import Step, Task
+from robot_rl.env import Step, Task, refuse_backend
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl.interop.gymnasium import DEFAULT_TIME_LIMIT
 from robot_rl.interop.gymnasium_state import load_env_state, save_env_state
@@ -145,8 +145,15 @@ def sb3_task(name: str, make: Callable[[int, int], Sb3VecEnv], *, restart_episod
     """
 
     def make_env(
-        *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+        *,
+        num_envs: int,
+        seed: int,
+        randomize: bool = True,
+        device: str = "cpu",
+        num_threads: int = 0,
+        backend: str = "auto",
     ) -> VecEnvFromSb3:
+        refuse_backend(backend)
         env = make(num_envs, seed)
         if env.num_envs != num_envs:
             raise ConfigError(f"task {name!r} was asked for {num_envs} environments and made {env.num_envs}")

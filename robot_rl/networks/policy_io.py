@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from robot_rl.contract import ActionSpec, Contract, RobotState, TensorSpec
 from robot_rl.errors import ConfigError
 from robot_rl.networks.kinematics import TipKinematics
+from robot_rl.networks.rotation import conjugate, gravity_in_body, multiply, rotation_columns
 from robot_rl.robots import RobotSpec
 
 Inputs = Mapping[str, Tensor]
@@ -39,30 +40,6 @@ class _Term:
     compute: Callable[[PolicyIO, Inputs], Tensor]
 
 
-# Entry [4 i + j, k]: what q_i q_j adds to component k of gravity, for q = (w, x, y, z).
-_GRAVITY = torch.zeros(4, 4, 3)
-_GRAVITY[0, 2, 0], _GRAVITY[1, 3, 0] = 2.0, -2.0
-_GRAVITY[0, 1, 1], _GRAVITY[2, 3, 1] = -2.0, -2.0
-_GRAVITY[[0, 1, 2, 3], [0, 1, 2, 3], 2] = torch.tensor([-1.0, 1.0, 1.0, -1.0])
-_GRAVITY = _GRAVITY.flatten(0, 1)
-
-
-def gravity_in_body(quat_wxyz: Tensor) -> Tensor:
-    """Unit gravity direction (n, 3) in the body frame, from the body's orientation (n, 4) in the world.
-
-    Minus the last row of the rotation matrix, written as a quadratic form: two operations instead of sixteen.
-    """
-    products = quat_wxyz.unsqueeze(-1) * quat_wxyz.unsqueeze(-2)
-    return products.flatten(1) @ _GRAVITY.to(quat_wxyz)
-
-
-def in_body(vector: Tensor, quat_wxyz: Tensor) -> Tensor:
-    """A world vector (n, 3) in the frame of a body whose orientation in the world is given (n, 4)."""
-    w, xyz = quat_wxyz[:, :1], quat_wxyz[:, 1:]
-    across = 2 * torch.cross(vector, xyz, dim=-1)
-    return vector + w * across + torch.cross(across, xyz, dim=-1)
-
-
 def _n_joints(io: PolicyIO) -> int:
     return len(io.robot.joints)
 
@@ -77,6 +54,11 @@ def _tip_error(io: PolicyIO, inputs: Inputs) -> Tensor:
     return inputs["command"] - io.tips(inputs["joint_pos"]).flatten(1)
 
 
+def _goal_rotation(io: PolicyIO, inputs: Inputs) -> Tensor:
+    """The turn (n, 6) that is left to make, in the root body frame: goal * object^-1, as `rotation_columns`."""
+    return rotation_columns(multiply(inputs["command"], conjugate(inputs["object_quat_wxyz"])))
+
+
 # name: inputs needed, size, value (n, size). A rad, rad/s, m or pure number, before scaling.
 TERMS: dict[str, _Term] = {
     "joint_pos": _Term(("joint_pos",), _n_joints, lambda io, x: x["joint_pos"] - io.default_pos),
@@ -87,6 +69,11 @@ TERMS: dict[str, _Term] = {
     "projected_gravity": _Term(("imu_quat_wxyz",), lambda io: 3, lambda io, x: gravity_in_body(x["imu_quat_wxyz"])),
     "command": _Term(("command",), _command_dim, lambda io, x: x["command"]),
     "tip_error": _Term(("command", "joint_pos"), _command_dim, _tip_error),
+    "object_pos": _Term(("object_pos",), lambda io: 3, lambda io, x: x["object_pos"]),
+    "object_rotation": _Term(
+        ("object_quat_wxyz",), lambda io: 6, lambda io, x: rotation_columns(x["object_quat_wxyz"])
+    ),
+    "goal_rotation": _Term(("command", "object_quat_wxyz"), lambda io: 6, _goal_rotation),
 }
 
 # RobotState field: shape (None: one per joint), unit, frame, physical bounds.
@@ -97,6 +84,8 @@ _STATE_TENSORS: dict[str, tuple[int | None, str, str, float | None, float | None
     "imu_quat_wxyz": (4, "1", "imu body in world, scalar first", -1.05, 1.05),
     "imu_ang_vel_b": (3, "rad/s", "imu body", -50.0, 50.0),
     "imu_lin_acc_b": (3, "m/s^2", "imu body", -400.0, 400.0),
+    "object_pos": (3, "m", "root body", -10.0, 10.0),
+    "object_quat_wxyz": (4, "1", "root body, scalar first", -1.05, 1.05),
 }
 
 

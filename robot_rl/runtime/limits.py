@@ -23,8 +23,10 @@ _PHYSICAL = {
     "imu_quat_wxyz": 1.05,
     "imu_ang_vel_b": 50.0,
     "imu_lin_acc_b": 400.0,
+    "object_pos": 10.0,
+    "object_quat_wxyz": 1.05,
 }
-_FIELD_SIZE = {"imu_quat_wxyz": 4, "imu_ang_vel_b": 3, "imu_lin_acc_b": 3}
+_FIELD_SIZE = {"imu_quat_wxyz": 4, "imu_ang_vel_b": 3, "imu_lin_acc_b": 3, "object_pos": 3, "object_quat_wxyz": 4}
 """Fields that are not one number per joint."""
 
 # Which way is stricter, for each field of SafetyProfile that a user may change.

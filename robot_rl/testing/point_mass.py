@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from robot_rl.env import Step, Task
+from robot_rl.env import Step, Task, refuse_backend
 from robot_rl.errors import ConfigError, EnvError
 
 
@@ -140,9 +140,16 @@ class PointMassEnv:
 
 
 def make_env(
-    *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+    *,
+    num_envs: int,
+    seed: int,
+    randomize: bool = True,
+    device: str = "cpu",
+    num_threads: int = 0,
+    backend: str = "auto",
 ) -> PointMassEnv:
     """See robot_rl.env.EnvFactory. There is nothing to randomise."""
+    refuse_backend(backend)
     if device != "cpu":
         raise ConfigError(f"point-mass runs on the cpu, not on {device!r}")
     return PointMassEnv(num_envs, seed)

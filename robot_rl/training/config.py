@@ -68,6 +68,8 @@ class TrainConfig:
     """Where the networks and the replay buffer live, such as cuda."""
     env_device: str = "cpu"
     """Where the environments run; anything but cpu takes a simulator that can."""
+    env_backend: str = "auto"
+    """Their physics, such as mujoco or warp; auto: what is fastest on `env_device`."""
     torch_threads: int = 1
     """CPU threads of torch. More than one pays only on idle cores."""
     env_threads: int = 0

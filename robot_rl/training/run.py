@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -182,10 +183,12 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     env_seed, eval_seed, algorithm_seed, replay_seed, action_seed, demos_seed = (
         int(s) for s in np.random.SeedSequence(config.seed).generate_state(6)
     )
-    threads = config.env_threads
-    env = task.make_env(num_envs=config.num_envs, seed=env_seed, device=config.env_device, num_threads=threads)
+    make_env = partial(
+        task.make_env, device=config.env_device, num_threads=config.env_threads, backend=config.env_backend
+    )
+    env = make_env(num_envs=config.num_envs, seed=env_seed)
     eval_envs = min(config.evaluate_episodes, max(config.num_envs, 8))
-    eval_env = task.make_env(num_envs=eval_envs, seed=eval_seed, device=config.env_device, num_threads=threads)
+    eval_env = make_env(num_envs=eval_envs, seed=eval_seed)
     # Environments whose native action range is not [-1, 1] state it, for entropy_units="environment".
     half_range: Tensor | None = getattr(env, "action_half_range", None)
     algorithm = get_algorithm(config.algo).make(

@@ -30,9 +30,9 @@ class PushConfig:
 class Pushes:
     """Kicks each world's base when its own countdown runs out."""
 
-    def __init__(self, config: PushConfig, num_worlds: int) -> None:
+    def __init__(self, config: PushConfig, num_worlds: int, device: torch.device) -> None:
         self.config = config
-        self.state = {"countdown": torch.zeros(num_worlds, dtype=torch.int64)}
+        self.state = {"countdown": torch.zeros(num_worlds, dtype=torch.int64, device=device)}
 
     def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
         self.state["countdown"][worlds] = self._intervals(len(worlds), generator)
@@ -44,7 +44,7 @@ class Pushes:
         due = (countdown == 0).nonzero().squeeze(-1)
         if len(due) == 0:
             return
-        heading, speed = torch.rand(2, len(due), generator=generator)
+        heading, speed = torch.rand(2, len(due), generator=generator, device=due.device)
         heading = 2 * math.pi * heading
         low, high = self.config.speed_m_s
         speed = low + (high - low) * speed
@@ -53,26 +53,30 @@ class Pushes:
 
     def _intervals(self, n: int, generator: torch.Generator) -> Tensor:
         low, high = self.config.interval_steps
-        return torch.randint(low, high + 1, (n,), generator=generator)
+        return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
 
 
 class ActionLatency:
     """Keeps the last target in force for a delay that is fixed within an episode, in whole physics steps."""
 
-    def __init__(self, num_worlds: int, n_joints: int, substeps: int, control_steps: tuple[float, float]) -> None:
+    def __init__(
+        self, num_worlds: int, n_joints: int, substeps: int, control_steps: tuple[float, float], device: torch.device
+    ) -> None:
         if not 0 <= control_steps[0] <= control_steps[1] <= 1:
             raise ConfigError(f"action latency must be an increasing pair within [0, 1] steps, got {control_steps}")
         self._range = tuple(round(s * substeps) for s in control_steps)
-        self._clock = torch.arange(substeps).view(1, -1, 1)
+        self._clock = torch.arange(substeps, device=device).view(1, -1, 1)
         self.state = {
-            "delay": torch.zeros(num_worlds, dtype=torch.int64),
-            "last_target": torch.zeros(num_worlds, n_joints),
+            "delay": torch.zeros(num_worlds, dtype=torch.int64, device=device),
+            "last_target": torch.zeros(num_worlds, n_joints, device=device),
         }
 
     def reset(self, worlds: Tensor, target: Tensor, generator: torch.Generator) -> None:
         """`target` (k, n_joints) is what the servos held before the first action."""
         low, high = self._range
-        self.state["delay"][worlds] = torch.randint(low, high + 1, (len(worlds),), generator=generator)
+        self.state["delay"][worlds] = torch.randint(
+            low, high + 1, (len(worlds),), generator=generator, device=worlds.device
+        )
         self.state["last_target"][worlds] = target
 
     def apply(self, target: Tensor) -> Tensor:

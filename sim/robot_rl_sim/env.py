@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import isfinite
 
 import torch
@@ -13,6 +15,7 @@ from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import ActionLatency, Pushes
+from robot_rl_sim.divergence import Divergence, record
 from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig, Randomizer
 from robot_rl_sim.sensors import Sensors
@@ -47,25 +50,30 @@ class SimVecEnv:
         self.mirror = mdp.mirror
         self.privileged_dim = mdp.privileged_dim
         self.device = sim.device
+        self.num_diverged = 0
+        """Worlds whose physics failed so far. Each was put back to where it last was sound, and started afresh."""
+        self.divergences: deque[Divergence] = deque(maxlen=16)
+        """The last of them."""
 
         fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
         latency = randomization.action_latency_steps
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
         self._randomizer = Randomizer(sim, randomization)
-        self._sensors = Sensors(sim, fields, randomization.sensor_noise)
-        self._pushes = Pushes(mdp.pushes, n) if mdp.pushes else None
-        self._latency = ActionLatency(n, self.action_dim, sim.substeps, latency) if latency else None
+        self._sensors = Sensors(sim, fields, randomization.sensor_noise, mdp.robot.root_body, mdp.object_body)
+        self._pushes = Pushes(mdp.pushes, n, self.device) if mdp.pushes else None
+        self._latency = ActionLatency(n, self.action_dim, sim.substeps, latency, self.device) if latency else None
 
-        self._all = torch.arange(n)
+        self._all = torch.arange(n, device=self.device)
         # Named as PolicyIO.encode wants them, in contract order.
         names = {t.name: "command" if t.source == "command" else t.name for t in io.contract.inputs}
         self._contract_names = {name: contract_name for contract_name, name in names.items()}
-        self._inputs = {names[t.name]: torch.zeros(n, *t.shape) for t in io.contract.inputs}
-        self._obs = torch.zeros(n, io.obs_dim)
-        self._steps = torch.zeros(n, dtype=torch.int64)
-        self._steps_at_goal = torch.zeros(n, dtype=torch.int64)
-        self._return = torch.zeros(n)
-        self._no_command = torch.zeros(n, 0)
+        zeros = partial(torch.zeros, device=self.device)
+        self._inputs = {names[t.name]: zeros(n, *t.shape) for t in io.contract.inputs}
+        self._obs = zeros(n, io.obs_dim)
+        self._steps = zeros(n, dtype=torch.int64)
+        self._steps_at_goal = zeros(n, dtype=torch.int64)
+        self._return = zeros(n)
+        self._no_command = zeros(n, 0)
         self.reset()
 
     @_one_torch_thread()
@@ -78,27 +86,35 @@ class SimVecEnv:
 
     @_one_torch_thread()
     def step(self, action: Tensor) -> Step:
-        """One control period. Raises EnvError, naming term and env, for an action or a result that is not finite."""
+        """One control period. Raises EnvError, naming term and env, for an action or a result that is not finite.
+
+        A world whose physics fails stays where it was, and its episode is truncated there: a learner's target is then
+        its own estimate, which teaches nothing. `info["diverged"]` tells where that happened.
+        """
         if not isfinite(action.sum().item()):
             _check_finite("action", action)
         action = action.clamp(-1.0, 1.0)
         target = self.policy_io.decode(action, self._inputs["last_target"])
         if self._pushes:
             self._pushes.apply(self.sim, self._generator)
-        self.sim.step(self._latency.apply(target) if self._latency else target)
+        diverged = self._advance(self._latency.apply(target) if self._latency else target)
+        self._steps += 1
 
-        outcome = self.mdp.outcome(self._transition(action))
+        outcome = self.mdp.outcome(self._transition(action), self._generator)
         reward = _total(outcome.rewards)
         terminated, alive = outcome.terminated, ~outcome.terminated
-        self._steps += 1
-        truncated = (self._steps >= self.max_episode_steps) & alive
+        truncated = ((self._steps >= self.max_episode_steps) | diverged) & alive
         self._return += reward
         self._steps_at_goal = (self._steps_at_goal + 1) * outcome.at_goal
         info = {f"reward/{name}": value for name, value in outcome.rewards.items()}
         info["episode_return"] = self._return.clone()
         info["episode_length"] = self._steps.clone()
-        info["success"] = (self._steps_at_goal >= self.mdp.hold_steps) & alive
+        info["success"] = (self._steps_at_goal >= self.mdp.hold_steps) & alive & ~diverged
+        info["diverged"] = diverged
+        info |= outcome.metrics
 
+        if outcome.command is not None:
+            self._inputs["command"] = outcome.command
         self._inputs |= self.policy_io.next_memory(self._obs, action, target)
         self._inputs |= self.policy_io.state_inputs(self._sensors.read(self._generator))
         final_obs = self._obs = self._encode(self._inputs)
@@ -139,9 +155,22 @@ class SimVecEnv:
             value.copy_(state[name])
         self._generator.set_state(state["generator"])
 
+    def _advance(self, ctrl: Tensor) -> Tensor:
+        """Physics for one control period; returns which worlds failed (n,), which are back where they were."""
+        qpos, qvel = self.sim.qpos.clone(), self.sim.qvel.clone()
+        self.sim.step(ctrl)
+        failed = self.sim.failed
+        if failed.any():
+            worlds = failed.nonzero().squeeze(-1)
+            self.num_diverged += len(worlds)
+            for world in worlds.tolist():
+                self.divergences.append(record(self.sim, world, int(self._steps[world]), qpos, qvel, ctrl))
+            self.sim.set_state(worlds, qpos[worlds], qvel[worlds])
+        return failed
+
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
-        start = self.mdp.start(len(worlds), self._generator)
+        start = self.mdp.start(worlds, self._generator)
         self._randomizer.reset(worlds, self._generator)
         self._sensors.reset(worlds, self._generator)
         self.sim.set_state(worlds, start.qpos, start.qvel)
@@ -167,6 +196,7 @@ class SimVecEnv:
             action=action,
             last_action=self._inputs["last_action"],
             command=self._inputs.get("command", self._no_command),
+            steps=self._steps,
         )
 
     def _encode(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
+
+if TYPE_CHECKING:
+    import mujoco
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,9 @@ class Transition:
     last_action: Tensor
     """(n, n_joints), the action before; zero in the first step of an episode."""
     command: Tensor
-    """(n, command_dim)."""
+    """(n, command_dim), as it was when the action was chosen."""
+    steps: Tensor
+    """(n,) int64, steps made in the episode, this one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,10 @@ class Outcome:
     """(n,) bool: failed, and no value follows."""
     at_goal: Tensor
     """(n,) bool: this step fulfils what the command asks."""
+    command: Tensor | None = None
+    """(n, command_dim): what is asked from now on. None: still the same."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Name -> (n,): what else tells how an episode went, as it stands after this step."""
 
 
 class Mdp(Protocol):
@@ -71,15 +80,22 @@ class Mdp(Protocol):
     """The task seen with left and right exchanged, where that is the same task."""
     privileged_dim: int
     """Width of `privileged`; 0 where a robot measures all that matters."""
+    object_body: str | None
+    """Body with a free joint whose pose a camera reports as `RobotState.object_pos` and `object_quat_wxyz`."""
     state: dict[str, Tensor]
-    """What `start` draws from besides the generator; saved and restored with the environment."""
+    """What `start` and `outcome` go by besides the generator, changed in place; saved and restored with the
+    environment. Values kept per world need the number of worlds at construction."""
 
-    def start(self, n: int, generator: torch.Generator) -> Start:
-        """Draw the starts of n episodes."""
+    def model_spec(self) -> mujoco.MjSpec:
+        """The robot with its motors (`robot_rl_sim.models.load_spec`), in the scene of the task."""
         ...
 
-    def outcome(self, t: Transition) -> Outcome:
-        """Rewards, terminations and goal test of one step."""
+    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
+        """Draw the starts of new episodes in `worlds` (k,)."""
+        ...
+
+    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+        """Rewards, terminations and goal test of one step, and what is asked next."""
         ...
 
     def privileged(self, sim: BatchSim) -> Tensor:

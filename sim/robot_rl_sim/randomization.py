@@ -64,6 +64,7 @@ class Randomizer:
 
         def part(name: str, column: int | None) -> tuple[Tensor, Tensor]:
             live, nominal = sim.model_field(name), sim.nominal(name)
+            nominal = nominal.to(live)
             return (live, nominal) if column is None else (live[..., column], nominal[..., column])
 
         nbody, nu, nv = (len(sim.nominal(name)) for name in ("body_mass", "actuator_gainprm", "dof_damping"))
@@ -85,10 +86,10 @@ class Randomizer:
         if not self._scaled:
             return
         entries = [s.entries for s in self._scaled]
-        uniform = torch.rand(len(worlds), sum(entries), generator=generator, dtype=torch.float64)
+        uniform = torch.rand(len(worlds), sum(entries), generator=generator, dtype=torch.float64, device=worlds.device)
         for scaled, u in zip(self._scaled, uniform.split(entries, dim=1), strict=True):
             low, high = scaled.range
             scale = low + (high - low) * u
             for live, nominal in scaled.parts:
-                live.index_copy_(0, worlds, nominal * scale.view(*scale.shape, *[1] * (nominal.dim() - 1)))
+                live.index_copy_(0, worlds, nominal * scale.to(live).view(*scale.shape, *[1] * (nominal.dim() - 1)))
         self._sim.apply_model(worlds)

@@ -8,7 +8,8 @@ import torch
 from robot_rl.contract import ActionSpec, TensorSpec
 from robot_rl.errors import ConfigError
 from robot_rl.networks.kinematics import TipKinematics, rotation_from_quat_wxyz
-from robot_rl.networks.policy_io import ObservationTerm, PolicyGraph, PolicyIO, gravity_in_body
+from robot_rl.networks.policy_io import ObservationTerm, PolicyGraph, PolicyIO
+from robot_rl.networks.rotation import gravity_in_body
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
 
 GOAL = TensorSpec("fingertip_goal", (12,), "m", "command", frame="palm")

@@ -9,10 +9,12 @@ from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.disturbances import ActionLatency, PushConfig, Pushes
 from robot_rl_sim.models import load_model
 
+CPU = torch.device("cpu")
+
 
 def test_pushes_come_when_due_with_the_stated_speed() -> None:
     sim = MujocoCpuSim(load_model("unitree_g1"), UNITREE_G1, 200, 4, 1)
-    pushes = Pushes(PushConfig((0.3, 0.8), (2, 4)), 200)
+    pushes = Pushes(PushConfig((0.3, 0.8), (2, 4)), 200, CPU)
     generator = torch.Generator().manual_seed(0)
     pushes.reset(torch.arange(200), generator)
     due_at = pushes.state["countdown"].clone()
@@ -34,7 +36,7 @@ def test_pushes_come_when_due_with_the_stated_speed() -> None:
 
 
 def test_late_targets_arrive_after_the_delay() -> None:
-    latency = ActionLatency(3, 1, 4, (0.0, 1.0))
+    latency = ActionLatency(3, 1, 4, (0.0, 1.0), CPU)
     latency.reset(torch.arange(3), torch.full((3, 1), 7.0), torch.Generator())
     latency.state["delay"][:] = torch.tensor([0, 1, 4])
     first = latency.apply(torch.full((3, 1), 8.0)).squeeze(-1)
@@ -44,7 +46,7 @@ def test_late_targets_arrive_after_the_delay() -> None:
 
 
 def test_delays_cover_the_stated_range() -> None:
-    latency = ActionLatency(500, 1, 10, (0.2, 0.5))
+    latency = ActionLatency(500, 1, 10, (0.2, 0.5), CPU)
     latency.reset(torch.arange(500), torch.zeros(500, 1), torch.Generator().manual_seed(0))
     assert latency.state["delay"].unique().tolist() == [2, 3, 4, 5]
 
@@ -54,8 +56,8 @@ def test_delays_cover_the_stated_range() -> None:
     [
         lambda: PushConfig((0.8, 0.3)),
         lambda: PushConfig(interval_steps=(0, 5)),
-        lambda: ActionLatency(1, 1, 4, (0.0, 1.5)),
-        lambda: ActionLatency(1, 1, 4, (0.5, 0.2)),
+        lambda: ActionLatency(1, 1, 4, (0.0, 1.5), CPU),
+        lambda: ActionLatency(1, 1, 4, (0.5, 0.2), CPU),
     ],
 )
 def test_impossible_ranges_are_refused(bad) -> None:

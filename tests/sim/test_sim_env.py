@@ -174,8 +174,8 @@ def test_action_moves_the_target_from_where_the_episode_began() -> None:
 class Poisoned(LeapReach):
     """leap-reach with one reward term that becomes NaN in one environment."""
 
-    def outcome(self, t: Transition) -> Outcome:
-        outcome = super().outcome(t)
+    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+        outcome = super().outcome(t, generator)
         outcome.rewards["near"][1] = float("nan")
         return outcome
 
@@ -228,3 +228,33 @@ def test_torch_threads_are_left_as_they_were() -> None:
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_world_that_diverges_starts_afresh_and_no_other_notices(monkeypatch) -> None:
+    env, untouched = leap_env(steps=10), leap_env(steps=10)
+    zeros = torch.zeros(env.num_envs, env.action_dim)
+    for e in (env, untouched):
+        e.step(zeros)
+    before = env.sim.qpos[1].clone()
+    step_physics = env.sim.step
+
+    def diverge(ctrl: torch.Tensor) -> None:
+        step_physics(ctrl)
+        env.sim.qvel[1, 3] = float("nan")
+
+    monkeypatch.setattr(env.sim, "step", diverge)
+    step, other = env.step(zeros), untouched.step(zeros)
+    monkeypatch.undo()
+    assert step.info["diverged"].tolist() == [False, True, False]
+    assert step.truncated.tolist() == [False, True, False]
+    assert not step.terminated.any()
+    assert not step.info["success"][1]
+    for values in (step.obs, step.final_obs, step.reward):
+        assert torch.isfinite(values).all()
+    assert torch.equal(step.reward[[0, 2]], other.reward[[0, 2]])
+    assert env.num_diverged == 1
+    (divergence,) = env.divergences
+    assert (divergence.world, divergence.episode_step) == (1, 1)
+    assert torch.equal(divergence.qpos, before)
+    for _ in range(3):
+        assert not env.step(zeros).info["diverged"].any()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from robot_rl.errors import CheckpointError, ConfigError, EnvError
+from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import LEAP_HAND
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.models import load_model
@@ -114,20 +114,25 @@ def test_state_of_another_size_is_refused(sim: MujocoCpuSim) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "joint", "value", "warning"),
-    [("qpos", 5, float("nan"), "BADQPOS"), ("qvel", 0, 1e12, "BADQVEL"), ("qvel", 3, float("nan"), "BADQVEL")],
+    ("field", "joint", "value"),
+    [("qpos", 5, float("nan")), ("qvel", 0, 1e12), ("qvel", 3, float("nan")), ("qvel", 3, 2e3)],
 )
 @pytest.mark.parametrize("targets", [(4, 16), (4, SUBSTEPS, 16)])
-def test_diverged_world_is_named_and_can_start_afresh(
-    sim: MujocoCpuSim, tmp_path, monkeypatch, field: str, joint: int, value: float, warning: str, targets
+def test_diverged_world_is_marked_until_it_starts_afresh(
+    sim: MujocoCpuSim, tmp_path, monkeypatch, field: str, joint: int, value: float, targets
 ) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning to a file in the working directory
+    undisturbed = make_sim()
+    assert not sim.failed.any()
     getattr(sim, field)[2, joint] = value
-    with pytest.raises(EnvError, match=f"env 2.*{warning}"):
-        sim.step(torch.zeros(targets))
-    with pytest.raises(EnvError, match=f"env 2.*{warning}"):
-        sim.step(torch.zeros(targets))  # the others do not go on as if nothing had happened
+    for s in (sim, undisturbed):
+        s.step(torch.zeros(targets))
+    if value != 2e3:  # which MuJoCo may well brake to a plausible speed within one control period
+        assert sim.failed.tolist() == [False, False, True, False]
+    rest = [0, 1, 3]
+    assert torch.equal(sim.qpos[rest], undisturbed.qpos[rest])
     sim.set_state(torch.tensor([2]), torch.zeros(1, 16), torch.zeros(1, 16))
+    assert not sim.failed.any()
     sim.step(torch.zeros(targets))
     assert sim.qpos.abs().max() < 3.0
 

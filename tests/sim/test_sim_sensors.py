@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robot_rl.errors import ConfigError
-from robot_rl.networks.policy_io import gravity_in_body
+from robot_rl.networks.rotation import gravity_in_body
 from robot_rl.robots import UNITREE_G1
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.models import load_model

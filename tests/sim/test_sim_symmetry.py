@@ -63,7 +63,7 @@ def test_a_mirrored_robot_moves_as_the_mirror_image():
     torch.manual_seed(0)
     one, two = g1(), g1()
     image = one.mdp.mirror
-    start = one.mdp.start(WORLDS, torch.Generator().manual_seed(1))
+    start = one.mdp.start(torch.arange(WORLDS), torch.Generator().manual_seed(1))
     qpos, qvel = start.qpos.clone(), start.qvel.clone()
     qpos[:, 3:7] = torch.nn.functional.normalize(qpos[:, 3:7] + 0.1 * torch.randn(WORLDS, 4), dim=-1)
     qpos[:, 7:] += 0.1 * torch.randn(WORLDS, 29)

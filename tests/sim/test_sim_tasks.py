@@ -40,6 +40,10 @@ def test_contract_fits_the_robot_and_policies_run(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_device_without_a_backend_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"'cuda'.*valid: cpu"):
-        TASKS[name].make_env(num_envs=1, seed=0, device="cuda")
+@pytest.mark.parametrize(
+    ("device", "backend", "message"),
+    [("cuda", "mujoco", "'cuda'.*take backend 'warp'"), ("cpu", "bullet", "'bullet'; valid: auto, mujoco, warp")],
+)
+def test_physics_that_does_not_fit_the_device_is_refused(name: str, device: str, backend: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TASKS[name].make_env(num_envs=1, seed=0, device=device, backend=backend)

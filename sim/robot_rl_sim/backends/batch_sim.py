@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import mujoco
 import torch
 from torch import Tensor
+
+MAX_SPEED = 1e3
+"""m/s or rad/s: no robot gets there, so physics that does has blown up (`BatchSim.failed`)."""
 
 
 class BatchSim(Protocol):
@@ -16,6 +20,8 @@ class BatchSim(Protocol):
     velocity in qvel[:, :6] (linear in the world frame, m/s; angular in the base frame, rad/s).
     """
 
+    model: mujoco.MjModel
+    """The model as it was loaded: names, addresses, nominal values."""
     num_worlds: int
     substeps: int
     """Physics steps in one control period."""
@@ -30,6 +36,19 @@ class BatchSim(Protocol):
     """(num_worlds, n_joints) rad/s; part of qvel."""
     joint_effort: Tensor
     """(num_worlds, n_joints) N m, applied in the last physics step; read only."""
+
+    @property
+    def failed(self) -> Tensor:
+        """(num_worlds,) bool: the physics of this world cannot be trusted since its last `set_state` (NaN, divergence,
+        an overflow); its values may be anything. The other worlds are not touched by it."""
+        ...
+
+    def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
+        """Pose (num_worlds, 7) and velocity (num_worlds, 6) of a body with a free joint, as in qpos and qvel; writable.
+
+        Raises ConfigError if the model has no such body or it is not free.
+        """
+        ...
 
     def sensor(self, name: str) -> Tensor:
         """(num_worlds, size) of a sensor of the model, as it read before the last physics step; read only."""
@@ -53,9 +72,7 @@ class BatchSim(Protocol):
 
     def step(self, ctrl: Tensor) -> None:
         """Advance one control period. Joint targets: ctrl (num_worlds, n_joints), or one per physics step,
-        (num_worlds, substeps, n_joints).
-
-        Raises EnvError naming the world if the physics fails.
+        (num_worlds, substeps, n_joints). Worlds in which this goes wrong are marked in `failed`.
         """
         ...
 

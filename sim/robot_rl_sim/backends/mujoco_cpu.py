@@ -11,8 +11,9 @@ import torch
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from robot_rl.errors import CheckpointError, ConfigError, EnvError
+from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import RobotSpec
+from robot_rl_sim.backends.batch_sim import MAX_SPEED
 
 
 class MujocoCpuSim:
@@ -41,6 +42,17 @@ class MujocoCpuSim:
         self._sensordata = self._view("sensordata")
         self._start_row = self._batch.state[0].copy()
         self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
+        self._errors = torch.zeros(num_worlds, dtype=torch.bool)
+
+    @property
+    def failed(self) -> Tensor:
+        # Comparing so that NaN counts as too fast.
+        slow = self.qvel.abs().amax(dim=1) < MAX_SPEED if self.qvel.shape[1] else ~self._errors
+        return ~slow | self._errors | torch.from_numpy(self._warning_counts.any(axis=1))
+
+    def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
+        qpos, dof = free_joint_addresses(self.model, body)
+        return self.qpos[:, qpos : qpos + 7], self.qvel[:, dof : dof + 6]
 
     def sensor(self, name: str) -> Tensor:
         sensor = self.model.sensor(name)
@@ -62,6 +74,7 @@ class MujocoCpuSim:
         ids = worlds.numpy()
         self._batch.state[ids] = self._start_row
         self._batch.warning[ids] = 0
+        self._errors[worlds] = False
         self.qpos[worlds] = qpos.to(self.qpos.dtype)
         self.qvel[worlds] = qvel.to(self.qvel.dtype)
         self._ctrl[worlds] = self.joint_pos[worlds]
@@ -103,14 +116,20 @@ class MujocoCpuSim:
             return torch.from_numpy(self._batch.bind(name))
 
     def _call(self, function, *args, **kwargs) -> None:
-        """Call into the batch; a world that fails or warns becomes an EnvError, until it starts afresh."""
+        """Call into the batch; the other worlds run to completion where one of them raises an error."""
         try:
             function(*args, **kwargs)
         except SimulationError as error:
-            raise EnvError(f"physics failed in env {int(error.ids[0])}: {error}") from error
-        if self._warning_counts.any():
-            world, kind = (int(i[0]) for i in np.nonzero(self._warning_counts))
-            raise EnvError(f"physics of env {world} is not to be trusted: MuJoCo {mujoco.mjtWarning(kind).name}")
+            self._errors[torch.as_tensor(np.asarray(error.ids), dtype=torch.int64)] = True
+
+
+def free_joint_addresses(model: mujoco.MjModel, body: str) -> tuple[int, int]:
+    """First qpos and dof address of a body's free joint. Raises ConfigError naming the bodies that have one."""
+    free = int(mujoco.mjtJoint.mjJNT_FREE)
+    bodies = {model.body(int(model.jnt_bodyid[j])).name: j for j in range(model.njnt) if int(model.jnt_type[j]) == free}
+    if body not in bodies:
+        raise ConfigError(f"no body {body!r} with a free joint; valid: {', '.join(bodies) or 'none'}")
+    return int(model.jnt_qposadr[bodies[body]]), int(model.jnt_dofadr[bodies[body]])
 
 
 def _joint_addresses(model: mujoco.MjModel, robot: RobotSpec) -> tuple[int, int]:

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import mujoco
+
 from robot_rl.errors import ConfigError
+from robot_rl.robots import RobotSpec
+from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.mdp import Mdp
-from robot_rl_sim.models import load_model
 from robot_rl_sim.randomization import RandomizationConfig
 
 
 def assemble(
-    mdp: Mdp, num_envs: int, seed: int, randomization: RandomizationConfig, device: str, num_threads: int
+    mdp: Mdp,
+    num_envs: int,
+    seed: int,
+    randomization: RandomizationConfig,
+    device: str,
+    num_threads: int,
+    backend: str = "auto",
 ) -> SimVecEnv:
-    """The environment of `mdp`. Raises ConfigError if physics step and control period do not fit, or for a device."""
-    if device != "cpu":
-        raise ConfigError(f"device {device!r} has no simulation backend; valid: cpu")
-    model = load_model(mdp.robot.name)
+    """The environment of `mdp`. Raises ConfigError if physics step and control period do not fit, for a device that
+    the backend does not run on, or for an unknown backend."""
+    model = mdp.model_spec().compile()
     period = mdp.policy_io.contract.control_period_s
     if abs(mdp.substeps * model.opt.timestep - period) > 1e-9:
         raise ConfigError(f"{mdp.substeps} steps of {model.opt.timestep} s are not the control period of {period} s")
-    sim = MujocoCpuSim(model, mdp.robot, num_envs, mdp.substeps, num_threads)
+    sim = make_sim(model, mdp.robot, num_envs, mdp.substeps, device, num_threads, backend)
     return SimVecEnv(mdp, sim, seed, randomization)
+
+
+BACKENDS = ("mujoco", "warp", "isaacgym")
+
+
+def make_sim(
+    model: mujoco.MjModel,
+    robot: RobotSpec,
+    num_worlds: int,
+    substeps: int,
+    device: str,
+    num_threads: int,
+    backend: str,
+) -> BatchSim:
+    """The physics. `backend` auto is mujoco on the CPU and warp elsewhere; only mujoco uses `num_threads`."""
+    if backend == "auto":
+        backend = "mujoco" if device == "cpu" else "warp"
+    if backend == "mujoco":
+        if device != "cpu":
+            raise ConfigError(f"backend 'mujoco' runs on device cpu, not on {device!r}; there, take backend 'warp'")
+        return MujocoCpuSim(model, robot, num_worlds, substeps, num_threads)
+    raise ConfigError(f"unknown backend {backend!r}; valid: auto, {', '.join(BACKENDS)}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import mujoco
 import torch
 from torch import Tensor
 
 from robot_rl.contract import ActionSpec
-from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, gravity_in_body, in_body
+from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
+from robot_rl.networks.rotation import gravity_in_body, in_body
 from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import UNITREE_G1
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
-from robot_rl_sim.models import default_qpos, load_model
+from robot_rl_sim.models import default_qpos, load_model, load_spec
 from robot_rl_sim.symmetry import DIRECTION, mirror
 from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
 
@@ -60,6 +62,7 @@ class G1Balance:
 
     robot = UNITREE_G1
     hold_steps = 1
+    object_body: str | None = None
     privileged_dim = 4
     """Velocity of the base (3) in its own frame, m/s, and its height above where it falls, in 0.3 m."""
 
@@ -77,20 +80,24 @@ class G1Balance:
         self._default_qpos = torch.from_numpy(default_qpos(load_model(UNITREE_G1.name), UNITREE_G1))
         self._effort_limit = torch.tensor([j.effort_limit_nm for j in UNITREE_G1.joints])
 
-    def start(self, n: int, generator: torch.Generator) -> Start:
-        c, joints = self.config, len(UNITREE_G1.joints)
-        qpos = self._default_qpos.repeat(n, 1)
-        qpos[:, 7:] += c.start_joint_noise_rad * (2 * torch.rand(n, joints, generator=generator) - 1)
-        qvel = torch.zeros(n, 6 + joints)
-        qvel[:, :6] = c.start_velocity_noise * (2 * torch.rand(n, 6, generator=generator) - 1)
-        return Start(qpos, qvel, command=torch.zeros(n, 0))
+    def model_spec(self) -> mujoco.MjSpec:
+        return load_spec(self.robot.name)
+
+    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
+        c, n, joints, device = self.config, len(worlds), len(UNITREE_G1.joints), worlds.device
+        noise = 2 * torch.rand(n, joints + 6, generator=generator, device=device) - 1
+        qpos = self._default_qpos.to(device).repeat(n, 1)
+        qpos[:, 7:] += c.start_joint_noise_rad * noise[:, :joints]
+        qvel = torch.zeros(n, 6 + joints, device=device)
+        qvel[:, :6] = c.start_velocity_noise * noise[:, joints:]
+        return Start(qpos, qvel, command=torch.zeros(n, 0, device=device))
 
     def privileged(self, sim: BatchSim) -> Tensor:
         qpos, qvel = sim.qpos[:, :7].float(), sim.qvel[:, :3].float()
         height = (qpos[:, 2:3] - self.config.min_height_m) / 0.3
         return torch.cat((in_body(qvel, qpos[:, 3:7]), height), dim=-1)
 
-    def outcome(self, t: Transition) -> Outcome:
+    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
         c = self.config
         gravity_b = gravity_in_body(t.sim.qpos[:, 3:7].float())
         ang_vel_b = t.sim.qvel[:, 3:6].float()
@@ -98,9 +105,9 @@ class G1Balance:
         rewards = {
             "alive": c.alive_weight * (~fallen).float(),
             "upright": c.upright_weight * upright(gravity_b),
-            "pose": c.pose_weight * pose_closeness(t.joint_pos, self.policy_io.default_pos),
+            "pose": c.pose_weight * pose_closeness(t.joint_pos, self.policy_io.default_pos.to(t.action)),
             "ang_vel": -c.ang_vel_weight * ang_vel_b.square().sum(-1),
-            "effort": -c.effort_weight * effort_share(t.sim.joint_effort.float(), self._effort_limit),
+            "effort": -c.effort_weight * effort_share(t.sim.joint_effort.float(), self._effort_limit.to(t.action)),
             "action_rate": -c.action_rate_weight * (t.action - t.last_action).square().mean(-1),
         }
         return Outcome(rewards, terminated=fallen, at_goal=~fallen)

@@ -9,7 +9,13 @@ if TYPE_CHECKING:
 
 
 def make_env(
-    *, num_envs: int, seed: int, randomize: bool = True, device: str = "cpu", num_threads: int = 0
+    *,
+    num_envs: int,
+    seed: int,
+    randomize: bool = True,
+    device: str = "cpu",
+    num_threads: int = 0,
+    backend: str = "auto",
 ) -> SimVecEnv:
     """See robot_rl.env.EnvFactory."""
     from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
@@ -17,4 +23,4 @@ def make_env(
     from robot_rl_sim.tasks.leap_reach.mdp import LeapReach
 
     randomization = RandomizationConfig() if randomize else NOMINAL
-    return assemble(LeapReach(seed=seed), num_envs, seed, randomization, device, num_threads)
+    return assemble(LeapReach(seed=seed), num_envs, seed, randomization, device, num_threads, backend)

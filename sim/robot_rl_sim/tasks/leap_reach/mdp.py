@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import mujoco
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from robot_rl.robots import LEAP_HAND
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
+from robot_rl_sim.models import load_spec
 from robot_rl_sim.tasks.actions import soft_limits
 from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M, sample_goals
 
@@ -59,6 +61,7 @@ class LeapReach:
 
     robot = LEAP_HAND
     hold_steps = 5
+    object_body: str | None = None
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
     privileged_dim = 0
@@ -72,15 +75,19 @@ class LeapReach:
         poses, goals = sample_goals(self.config.pool_size, seed)
         self.state = {"poses": poses, "goals": goals}
 
-    def start(self, n: int, generator: torch.Generator) -> Start:
-        begin, end = torch.randint(self.config.pool_size, (2, n), generator=generator)
+    def model_spec(self) -> mujoco.MjSpec:
+        return load_spec(self.robot.name)
+
+    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
+        draw = (2, len(worlds))
+        begin, end = torch.randint(self.config.pool_size, draw, generator=generator, device=worlds.device)
         pose = self.state["poses"][begin]
         return Start(qpos=pose, qvel=torch.zeros_like(pose), command=self.state["goals"][end])
 
     def privileged(self, sim: BatchSim) -> Tensor:
-        return torch.zeros(sim.num_worlds, 0)
+        return torch.zeros(sim.num_worlds, 0, device=sim.device)
 
-    def outcome(self, t: Transition) -> Outcome:
+    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
         c = self.config
         distance = tip_distance(self._tips(t.joint_pos), t.command)
         rewards = {
@@ -89,7 +96,7 @@ class LeapReach:
             "action": -c.action_weight * mean_square(t.action),
             "action_rate": -c.action_rate_weight * mean_square(t.action - t.last_action),
         }
-        never = torch.zeros(len(distance), dtype=torch.bool)
+        never = torch.zeros(len(distance), dtype=torch.bool, device=distance.device)
         return Outcome(rewards, terminated=never, at_goal=(distance < TOLERANCE_M).all(-1))
 
 
