@@ -204,11 +204,11 @@ class Contract:
             raise ContractError(f"schema version {version!r} is not supported; this code reads {SCHEMA_VERSION}")
         data = dict(data)
         for key, kind in (("joints", JointSpec), ("inputs", TensorSpec), ("outputs", TensorSpec)):
-            data[key] = tuple(_build(kind, item, f"{key}[{i}]") for i, item in enumerate(data.get(key, ())))
+            data[key] = tuple(dataclass_from(kind, item, f"{key}[{i}]") for i, item in enumerate(data.get(key, ())))
         if "action" in data:
-            data["action"] = _build(ActionSpec, data["action"], "action")
+            data["action"] = dataclass_from(ActionSpec, data["action"], "action")
         data["observation_terms"] = tuple((str(n), int(s)) for n, s in data.get("observation_terms", ()))
-        return _build(Contract, data, "contract")
+        return dataclass_from(Contract, data, "contract")
 
 
 def _check_unique(what: str, names: Sequence[str]) -> None:
@@ -217,8 +217,8 @@ def _check_unique(what: str, names: Sequence[str]) -> None:
         raise ContractError(f"{what} names must be unique; repeated: {', '.join(duplicates)}")
 
 
-def _build(kind: Any, data: Any, where: str) -> Any:
-    """Dataclass from a mapping, with lists made tuples; unknown and missing keys are errors that name them."""
+def dataclass_from(kind: Any, data: Any, where: str) -> Any:
+    """Dataclass from a mapping, with lists made tuples. Raises ContractError naming unknown and missing keys."""
     if not isinstance(data, Mapping):
         raise ContractError(f"{where}: expected an object, got {type(data).__name__}")
     fields = {f.name: f for f in dataclasses.fields(kind)}

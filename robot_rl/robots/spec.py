@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from robot_rl.contract import Contract, JointSpec
+from robot_rl.contract.state import STATE_FIELDS
 from robot_rl.errors import ContractError
 
 BackupTier = Literal["hold", "damp"]
@@ -49,6 +50,15 @@ class SafetyProfile:
             raise ContractError(f"need 0 < state_hold_s <= state_damp_s, got {self.state_hold_s}, {self.state_damp_s}")
         if not 0 <= self.soft_margin < 0.5:
             raise ContractError(f"soft_margin must be in [0, 0.5), got {self.soft_margin}")
+        if self.backup not in get_args(BackupTier):
+            raise ContractError(f"backup {self.backup!r}; valid: {', '.join(get_args(BackupTier))}")
+        for name in ("hard_margin_rad", "hold_limit_s", "stand_duration_s", "stand_error_rad", "soft_start_s"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ContractError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+        for name in ("tilt_trip_rad", "base_ang_vel_trip_rad_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ContractError(f"{name} must be positive or None, got {value}")
         for name in ("damping_kd_nms_rad", "target_rate_limit_rad_s", "joint_vel_trip_rad_s"):
             if any(not (math.isfinite(v) and v > 0) for v in getattr(self, name)):
                 raise ContractError(f"{name} must be positive and finite, got {getattr(self, name)}")
@@ -95,6 +105,20 @@ class RobotSpec:
 
     def __post_init__(self) -> None:
         n = len(self.joints)
+        if n == 0:
+            raise ContractError(f"robot {self.name!r} has no joints")
+        repeated = sorted({name for name in self.joint_names if self.joint_names.count(name) > 1})
+        if repeated:
+            raise ContractError(f"robot {self.name!r}: joint names must be unique; repeated: {', '.join(repeated)}")
+        unknown = [f for f in self.state_fields if f not in STATE_FIELDS]
+        if unknown:
+            raise ContractError(
+                f"robot {self.name!r}: unknown state fields {unknown}; valid: {', '.join(STATE_FIELDS)}"
+            )
+        if any(not (math.isfinite(a) and a >= 0) for a in self.armature_kg_m2):
+            raise ContractError(
+                f"robot {self.name!r}: armature_kg_m2 must be finite and not negative, got {self.armature_kg_m2}"
+            )
         sizes = {
             "armature_kg_m2": self.armature_kg_m2,
             "safety.damping_kd_nms_rad": self.safety.damping_kd_nms_rad,
