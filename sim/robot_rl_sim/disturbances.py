@@ -74,9 +74,9 @@ class ActionLatency:
     def reset(self, worlds: Tensor, target: Tensor, generator: torch.Generator) -> None:
         """`target` (k, n_joints) is what the servos held before the first action."""
         low, high = self._range
-        self.state["delay"][worlds] = torch.randint(
-            low, high + 1, (len(worlds),), generator=generator, device=worlds.device
-        )
+        # A share of the range, so that with another physics step the same draw is the same time.
+        share = torch.rand(len(worlds), generator=generator, device=worlds.device)
+        self.state["delay"][worlds] = low + (share * (high - low + 1)).long()
         self.state["last_target"][worlds] = target
 
     def apply(self, target: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class SimVecEnv:
         n, io = sim.num_worlds, mdp.policy_io
         self.mdp = mdp
         self.sim = sim
+        self.randomization = randomization
         self.policy_io = io
         self.num_envs = n
         self.obs_dim = io.obs_dim
@@ -73,14 +74,18 @@ class SimVecEnv:
         self._steps = zeros(n, dtype=torch.int64)
         self._steps_at_goal = zeros(n, dtype=torch.int64)
         self._return = zeros(n)
+        self._first_mdp_state = {name: value.clone() for name, value in mdp.state.items()}
         self._no_command = zeros(n, 0)
         self.reset()
 
     @_one_torch_thread()
     def reset(self, seed: int | None = None) -> Tensor:
-        """Start every environment anew; returns obs (n_envs, obs_dim)."""
+        """Start every environment anew; returns obs (n_envs, obs_dim). With a seed all that follows is as it was after
+        any other reset with that seed: what a task learned of its worlds, such as their level, is forgotten."""
         if seed is not None:
             self._generator.manual_seed(seed)
+            for name, value in self.mdp.state.items():
+                value.copy_(self._first_mdp_state[name])
         self._start(self._all)
         return self._obs.clone()
 
@@ -115,7 +120,7 @@ class SimVecEnv:
 
         if outcome.command is not None:
             self._inputs["command"] = outcome.command
-        self._inputs |= self.policy_io.next_memory(self._obs, action, target)
+        self._inputs |= self.policy_io.next_memory(self._inputs, self._obs, action, target)
         self._inputs |= self.policy_io.state_inputs(self._sensors.read(self._generator))
         final_obs = self._obs = self._encode(self._inputs)
         final_privileged = self.privileged() if self.privileged_dim else None
@@ -171,6 +176,11 @@ class SimVecEnv:
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
         start = self.mdp.start(worlds, self._generator)
+        for name, value in start.model.items():
+            field = self.sim.model_field(name)
+            field.index_copy_(0, worlds, value.to(field))
+        if start.model:
+            self.sim.apply_model(worlds)
         self._randomizer.reset(worlds, self._generator)
         self._sensors.reset(worlds, self._generator)
         self.sim.set_state(worlds, start.qpos, start.qvel)

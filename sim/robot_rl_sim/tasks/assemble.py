@@ -10,6 +10,7 @@ from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.mdp import Mdp
+from robot_rl_sim.physics import AS_MODELLED, PhysicsConfig
 from robot_rl_sim.randomization import RandomizationConfig
 
 
@@ -21,14 +22,17 @@ def assemble(
     device: str,
     num_threads: int,
     backend: str = "auto",
+    physics: PhysicsConfig = AS_MODELLED,
 ) -> SimVecEnv:
-    """The environment of `mdp`. Raises ConfigError if physics step and control period do not fit, for a device that
-    the backend does not run on, or for an unknown backend."""
+    """The environment of `mdp`, solved as its model says but for `physics`. Raises ConfigError if physics step and
+    control period do not fit, for a device that the backend does not run on, or for an unknown backend."""
     model = mdp.model_spec().compile()
+    physics.apply(model)
     period = mdp.policy_io.contract.control_period_s
-    if abs(mdp.substeps * model.opt.timestep - period) > 1e-9:
-        raise ConfigError(f"{mdp.substeps} steps of {model.opt.timestep} s are not the control period of {period} s")
-    sim = make_sim(model, mdp.robot, num_envs, mdp.substeps, device, num_threads, backend)
+    substeps = mdp.substeps if physics.timestep_s is None else round(period / physics.timestep_s)
+    if abs(substeps * model.opt.timestep - period) > 1e-9:
+        raise ConfigError(f"{substeps} steps of {model.opt.timestep} s are not the control period of {period} s")
+    sim = make_sim(model, mdp.robot, num_envs, substeps, device, num_threads, backend)
     return SimVecEnv(mdp, sim, seed, randomization)
 
 
