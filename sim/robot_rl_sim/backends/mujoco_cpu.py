@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import RobotSpec
+from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 
 
@@ -31,7 +32,7 @@ class MujocoCpuSim:
         self._batch = Batch(model, num_worlds, num_threads)
         self._fields: dict[str, Tensor] = {}
         n = len(robot.joints)
-        first_qpos, first_dof = _joint_addresses(model, robot)
+        first_qpos, first_dof = joint_addresses(model, robot)
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
         self.joint_pos = self.qpos[:, first_qpos : first_qpos + n]
@@ -121,26 +122,3 @@ class MujocoCpuSim:
             function(*args, **kwargs)
         except SimulationError as error:
             self._errors[torch.as_tensor(np.asarray(error.ids), dtype=torch.int64)] = True
-
-
-def free_joint_addresses(model: mujoco.MjModel, body: str) -> tuple[int, int]:
-    """First qpos and dof address of a body's free joint. Raises ConfigError naming the bodies that have one."""
-    free = int(mujoco.mjtJoint.mjJNT_FREE)
-    bodies = {model.body(int(model.jnt_bodyid[j])).name: j for j in range(model.njnt) if int(model.jnt_type[j]) == free}
-    if body not in bodies:
-        raise ConfigError(f"no body {body!r} with a free joint; valid: {', '.join(bodies) or 'none'}")
-    return int(model.jnt_qposadr[bodies[body]]), int(model.jnt_dofadr[bodies[body]])
-
-
-def _joint_addresses(model: mujoco.MjModel, robot: RobotSpec) -> tuple[int, int]:
-    """First qpos and dof address of the robot's joints, which must be consecutive and in contract order."""
-    joints = [model.joint(name) for name in robot.joint_names]
-    qpos = [int(j.qposadr[0]) for j in joints]
-    dofs = [int(j.dofadr[0]) for j in joints]
-    actuators = [model.actuator(i).name for i in range(model.nu)]
-    for addresses in (qpos, dofs):
-        if addresses != list(range(addresses[0], addresses[0] + len(joints))):
-            raise ConfigError(f"robot {robot.name!r}: the model's joints are not in the order of the RobotSpec")
-    if actuators != list(robot.joint_names):
-        raise ConfigError(f"robot {robot.name!r}: the model's actuators are not in the order of the RobotSpec")
-    return qpos[0], dofs[0]
