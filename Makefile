@@ -12,7 +12,7 @@ help:
 	@echo "make test-all  the same with the slow tests"
 	@echo "make check     formatting, lint, types, import rules"
 	@echo "make setup     install only; setup-dev: with what tests and checks need"
-	@echo "make peers     install SBX into .venv-peers, for \`robot-rl bench learner\`"
+	@echo "make peers     install SBX and EnvPool into .venv-peers, for \`robot-rl bench learner\` and \`bench env\`"
 	@echo "make clean     remove $(VENV)"
 
 # torch goes first: which build of it (CPU or CUDA) is up to the index or wheel folder that pip is pointed at.
@@ -56,7 +56,7 @@ format: setup-dev
 peers:
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check 'sbx-rl>=0.20'
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check 'sbx-rl>=0.20' 'envpool>=1.2'
 
 clean:
 	rm -rf $(VENV) .venv-peers

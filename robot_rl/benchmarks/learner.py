@@ -9,19 +9,17 @@ are left out. Each form of ours is a row beside each peer: plain, compiled, and 
 from __future__ import annotations
 
 import csv
-import os
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from robot_rl.benchmarks.peers import peer_process, peers_python
 from robot_rl.commands.result import Result, Row
-from robot_rl.errors import RobotRLError
 
 if TYPE_CHECKING:
     from robot_rl.algorithms.algorithm import Algorithm
@@ -35,6 +33,8 @@ COMPILE = True
 """Also measure the compiled forms, which take a C++ compiler and half a minute each."""
 END_TO_END_ENV, END_TO_END_STEPS, WARMUP, WINDOW = "HalfCheetah-v5", 2_500, 500, 500
 """Rates are medians over windows, the first after the warm-up, in which compiling happens, left out."""
+
+SBX_WORKER = Path(__file__).with_name("sbx_worker.py")
 
 Run = Callable[[int], float]
 """Does about n updates and returns updates per second."""
@@ -77,7 +77,7 @@ def _measure(obs_dim: int, action_dim: int) -> dict[str, float]:
             bf16: dict[str, Any] = {"compile": True, "precision": "bfloat16"}
             torch_runs["sac-bf16"] = _ours(obs_dim, action_dim, "sac", **small, **bf16)
         python = peers_python()
-        sbx = stack.enter_context(_sbx(python, obs_dim, action_dim)) if python else None
+        sbx = stack.enter_context(peer_process(python, SBX_WORKER, str(obs_dim), str(action_dim))) if python else None
         rates: dict[tuple[str, int], list[float]] = {}
         for round_ in range(ROUNDS + 1):
             for threads in THREADS:
@@ -144,39 +144,6 @@ def _sb3(obs_dim: int, action_dim: int) -> Run:
         return updates / (time.perf_counter() - start)
 
     return run
-
-
-def peers_python() -> Path | None:
-    """Interpreter of the environment that holds SBX, if there is one."""
-    folder = Path(os.environ.get("ROBOT_RL_PEERS", ".venv-peers"))
-    python = folder / "bin" / "python"
-    return python.absolute() if python.exists() else None
-
-
-@contextmanager
-def _sbx(python: Path, obs_dim: int, action_dim: int) -> Iterator[Run]:
-    script = Path(__file__).with_name("sbx_worker.py")
-    command = [str(python), str(script), str(obs_dim), str(action_dim)]
-    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdin is not None
-    assert process.stdout is not None
-
-    def ask(updates: int) -> float:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{updates}\n")
-        process.stdin.flush()
-        return float(process.stdout.readline())
-
-    try:
-        if process.stdout.readline().strip() != "ready":
-            raise RobotRLError(f"SBX did not start in {python}; is sbx-rl installed there? See `make peers`")
-        yield ask
-    finally:
-        process.stdin.close()
-        process.terminate()
-        process.wait()
 
 
 def _end_to_end() -> list[Row]:

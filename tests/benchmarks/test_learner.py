@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from robot_rl.benchmarks import learner
+from robot_rl.benchmarks.peers import peer_process, peers_python
+from robot_rl.errors import RobotRLError
 
 WORKER = """import sys
 print("ready", flush=True)
@@ -37,21 +39,19 @@ def test_rows_and_ratios(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert end_to_end.ratio == pytest.approx(end_to_end.value / rows["learner/end-to-end/Pendulum-v1/sb3/rate"].value)
 
 
-def test_a_peer_in_another_interpreter_is_asked_and_ended(
-    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "sbx_worker.py").write_text(WORKER)
-    monkeypatch.setattr(learner, "__file__", str(tmp_path / "learner.py"))
-    with learner._sbx(Path(sys.executable), 3, 2) as ask:
+def test_a_peer_in_another_interpreter_is_asked_and_ended(tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    with peer_process(Path(sys.executable), worker, "3", "2") as ask:
         assert ask(7) == 14.0
-    (tmp_path / "sbx_worker.py").write_text("raise SystemExit('no sbx')")
-    with pytest.raises(learner.RobotRLError, match="make peers"), learner._sbx(Path(sys.executable), 3, 2):
+    worker.write_text("raise SystemExit('no sbx')")
+    with pytest.raises(RobotRLError, match="make peers"), peer_process(Path(sys.executable), worker):
         pass
 
 
 def test_peers_are_found_where_make_puts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROBOT_RL_PEERS", str(tmp_path))
-    assert learner.peers_python() is None
+    assert peers_python() is None
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").touch()
-    assert learner.peers_python() == tmp_path / "bin" / "python"
+    assert peers_python() == tmp_path / "bin" / "python"

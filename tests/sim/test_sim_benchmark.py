@@ -1,10 +1,11 @@
 """The simulation benchmark: that the reference does the same physics, and that the rows say what was promised."""
 
+import mujoco
 import numpy as np
 import pytest
 import torch
 
-from robot_rl_sim.benchmark import NUM_ENVS, _benchmark_task
+from robot_rl_sim import benchmark, benchmark_peers
 from robot_rl_sim.benchmark_peers import PhysicsOnly
 from robot_rl_sim.tasks import TASKS
 
@@ -20,11 +21,28 @@ def test_physics_only_repeats_what_the_environment_did(name: str) -> None:
     np.testing.assert_allclose(last_segment[:, 1 : 1 + env.sim.qpos.shape[1]], env.sim.qpos, atol=1e-3)
 
 
-def test_rows_name_value_and_reference() -> None:
-    rows = _benchmark_task(TASKS["leap-reach"], rounds=1, round_s=0.01)
-    ours = [r for r in rows if r.name == f"env/leap-reach/{NUM_ENVS}"]
-    assert [r.reference for r in ours] == ["mujoco.rollout", "gymnasium.SyncVectorEnv", "gymnasium.AsyncVectorEnv"]
-    theirs = {r.name.removeprefix(f"env/leap-reach/{NUM_ENVS}/"): r.value for r in rows[3:]}
+def test_rows_name_value_and_reference(monkeypatch) -> None:
+    monkeypatch.setattr(benchmark, "peers_python", lambda: None)
+    rows = benchmark.benchmark_task(TASKS["leap-reach"], rounds=1, round_s=0.01)
+    name = f"env/leap-reach/{benchmark.NUM_ENVS}"
+    ours = [r for r in rows if r.name == name]
+    assert [r.reference for r in ours] == ["mujoco.rollout", "gymnasium.AsyncVectorEnv", "sb3.SubprocVecEnv"]
+    theirs = {r.name.removeprefix(f"{name}/"): r.value for r in rows if r.name != name}
     for row in ours:
         assert row.value > 0
         assert row.ratio == pytest.approx(row.value / theirs[row.reference])
+
+
+def test_the_bare_environment_steps_the_same_physics() -> None:
+    env = TASKS["g1-balance"].make_env(num_envs=1, seed=0, randomize=False, num_threads=1)
+    bare = benchmark_peers.bare_env(env)
+    bare.reset(seed=0)
+    action = np.full(env.action_dim, 0.1, np.float32)
+    data = mujoco.MjData(bare.model)
+    data.qpos[:] = bare.start
+    low, high = bare.model.jnt_range[1:].T
+    data.ctrl[:] = low + 0.55 * (high - low)
+    for _ in range(3):
+        obs, *_ = bare.step(action)
+        mujoco.mj_step(bare.model, data, env.sim.substeps)
+    np.testing.assert_allclose(obs, np.concatenate((data.qpos, data.qvel)), atol=1e-4)
