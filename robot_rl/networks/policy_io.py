@@ -5,7 +5,7 @@ A policy's step, in simulation and on the robot alike:
     obs     = encode(state, command, memory)
     action  = actor(normalise(obs))                   in [-1, 1]
     target  = decode(action, memory)                  joint positions, rad
-    memory' = next_memory(obs, action, target)
+    memory' = next_memory(memory, obs, action, target)
 """
 
 from __future__ import annotations
@@ -54,6 +54,21 @@ def _tip_error(io: PolicyIO, inputs: Inputs) -> Tensor:
     return inputs["command"] - io.tips(inputs["joint_pos"]).flatten(1)
 
 
+STANDING_COMMAND = 0.1
+"""A velocity command of a smaller norm, m/s and rad/s together, means to stand."""
+
+
+def asked_to_move(command: Tensor) -> Tensor:
+    """(n,) bool, of velocity commands (n, 3)."""
+    return torch.linalg.vector_norm(command, dim=-1) > STANDING_COMMAND
+
+
+def _gait_phase(io: PolicyIO, inputs: Inputs) -> Tensor:
+    """Sine and cosine (n, 2) of the gait clock while asked to move; zeros while asked to stand."""
+    angle = 2 * torch.pi * inputs["gait_phase"]
+    return torch.cat((angle.sin(), angle.cos()), dim=-1) * asked_to_move(inputs["command"]).unsqueeze(-1)
+
+
 def _goal_rotation(io: PolicyIO, inputs: Inputs) -> Tensor:
     """The turn (n, 6) that is left to make, in the root body frame: goal * object^-1, as `rotation_columns`."""
     return rotation_columns(multiply(inputs["command"], conjugate(inputs["object_quat_wxyz"])))
@@ -74,6 +89,7 @@ TERMS: dict[str, _Term] = {
         ("object_quat_wxyz",), lambda io: 6, lambda io, x: rotation_columns(x["object_quat_wxyz"])
     ),
     "goal_rotation": _Term(("command", "object_quat_wxyz"), lambda io: 6, _goal_rotation),
+    "gait_phase": _Term(("gait_phase", "command"), lambda io: 2, _gait_phase),
 }
 
 # RobotState field: shape (None: one per joint), unit, frame, physical bounds.
@@ -104,9 +120,11 @@ class PolicyIO(nn.Module):
         control_period_s: float,
         command: TensorSpec | None = None,
         history_length: int = 1,
+        gait_period_s: float | None = None,
     ) -> None:
         super().__init__()
         self.robot = robot
+        self._gait_cycles = control_period_s / gait_period_s if gait_period_s else None
         self.terms = terms
         self.command_dim = command.shape[0] if command is not None else 0
         needed = self._check_terms(terms, command)
@@ -144,9 +162,12 @@ class PolicyIO(nn.Module):
         base = last_target if self.contract.action.kind == "position_delta" else self.offset
         return torch.clamp(base + self.scale * action, self.low, self.high)
 
-    def next_memory(self, obs: Tensor, action: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Memory for the next step; the obtained history drops the oldest frame."""
+    def next_memory(self, memory: Inputs, obs: Tensor, action: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Memory for the next step; the obtained history drops the oldest frame, and the gait clock goes on."""
         values = {"last_action": action, "last_target": target, "history": obs[:, self.frame_dim :]}
+        if self._gait_cycles is not None:
+            phase = memory["gait_phase"] + self._gait_cycles
+            values["gait_phase"] = phase - phase.floor()
         return {name: values[name] for name in self.memory_names}
 
     def start_memory(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -155,6 +176,7 @@ class PolicyIO(nn.Module):
         memory = {
             "last_action": torch.zeros_like(joint_pos),
             "last_target": joint_pos.clamp(self.low, self.high),
+            "gait_phase": joint_pos.new_zeros(len(joint_pos), 1),
         }
         if "history" in self.memory_names:
             frame = PolicyIO.encode(self, {k: v for k, v in {**inputs, **memory}.items() if k != "history"})
@@ -174,7 +196,9 @@ class PolicyIO(nn.Module):
             raise ConfigError("an observation term needs the command, and the task declares none")
         if command is not None and (command.source != "command" or len(command.shape) != 1):
             raise ConfigError(f"command {command.name!r} must be a vector of source 'command'")
-        unmeasured = needed - {"command", "last_action", "last_target"} - set(self.robot.state_fields)
+        if ("gait_phase" in needed) != (self._gait_cycles is not None):
+            raise ConfigError("the term gait_phase and gait_period_s go together, and one of them is missing")
+        unmeasured = needed - {"command", "last_action", "last_target", "gait_phase"} - set(self.robot.state_fields)
         if unmeasured:
             raise ConfigError(f"robot {self.robot.name!r} does not measure {sorted(unmeasured)}")
         return needed
@@ -202,6 +226,10 @@ class PolicyIO(nn.Module):
             TensorSpec("last_action", (n,), "1", "memory", low=-1.0, high=1.0, start="zero", feedback="policy"),
             TensorSpec("last_target", (n,), "rad", "memory", start="joint_pos", feedback="applied"),
         ]
+        if self._gait_cycles is not None:
+            memory.append(
+                TensorSpec("gait_phase", (1,), "1", "memory", low=0.0, high=1.0, start="zero", feedback="policy")
+            )
         if history_length > 1:
             size = (history_length - 1) * self.frame_dim
             memory.append(TensorSpec("history", (size,), "1", "memory", start="observation", feedback="policy"))
@@ -243,7 +271,7 @@ class PolicyGraph(nn.Module):
         obs = self.io.encode(named)
         action = self.actor(self.normalizer(obs))
         target = self.io.decode(action, named["last_target"])
-        memory = self.io.next_memory(obs, action, target)
+        memory = self.io.next_memory(named, obs, action, target)
         values = {"joint_target": target, "action": action, "obs": obs}
         values |= {f"next_{name}": value for name, value in memory.items()}
         return tuple(values[name] for name in self.io.contract.output_names)

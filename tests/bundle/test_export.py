@@ -58,7 +58,7 @@ class RandomJoints:
     def step(self, action: torch.Tensor) -> Step:
         obs = self.policy_io.encode(self.sensed | self.memory)
         target = self.policy_io.decode(action, self.memory["last_target"])
-        self.memory = self.policy_io.next_memory(obs, action, target)
+        self.memory = self.policy_io.next_memory(self.memory, obs, action, target)
         self.steps += 1
         self._sense()
         ended = torch.tensor([self.steps % self.max_episode_steps == 0])

@@ -109,7 +109,7 @@ def test_history_holds_the_last_frames_oldest_first() -> None:
     for k, pos in enumerate(frames):
         inputs |= memory | {"joint_pos": pos}
         obs = io.encode(inputs)
-        memory = io.next_memory(obs, inputs["last_action"], inputs["last_target"])
+        memory = io.next_memory(inputs, obs, inputs["last_action"], inputs["last_target"])
         seen = [frames[max(0, k - 2)], frames[max(0, k - 1)], frames[k]]
         torch.testing.assert_close(obs, torch.cat(seen, 1) - DEFAULT.repeat(3))
 
