@@ -107,7 +107,7 @@ class MujocoCpuSim:
     def snapshot(self, world: int) -> mujoco.MjData:
         """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
         data = self._batch.get_data(world)
-        mujoco.mj_forward(self.model, data)
+        mujoco.mj_forward(self._batch.get_model(world), data)
         return data
 
     def _view(self, name: str) -> Tensor:
