@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from robot_rl_sim import benchmark, benchmark_peers
+from robot_rl_sim import benchmark, benchmark_peers, benchmark_scaling
 from robot_rl_sim.benchmark_peers import PhysicsOnly
 from robot_rl_sim.tasks import TASKS
 
@@ -46,3 +46,16 @@ def test_the_bare_environment_steps_the_same_physics() -> None:
         obs, *_ = bare.step(action)
         mujoco.mj_step(bare.model, data, env.sim.substeps)
     np.testing.assert_allclose(obs, np.concatenate((data.qpos, data.qvel)), atol=1e-4)
+
+
+def test_scaling_rows_and_plot(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(benchmark_scaling, "SIZES", (2, 4))
+    monkeypatch.setattr(benchmark_scaling, "TASK_NAMES", ("leap-reach",))
+    monkeypatch.setattr(benchmark_scaling, "ROUNDS", 1)
+    monkeypatch.setattr(benchmark_scaling, "ROUND_S", 0.1)
+    monkeypatch.setattr(benchmark_scaling, "PLOT", tmp_path / "scaling.png")
+    rows = {r.name: r.value for r in benchmark_scaling.benchmark().rows}
+    assert set(rows) == {f"scaling/leap-reach/{n}{end}" for n in (2, 4) for end in ("", "/memory")}
+    assert 50 < rows["scaling/leap-reach/2/memory"] < 2000
+    assert all(value > 0 for value in rows.values())
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
