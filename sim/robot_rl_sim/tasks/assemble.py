@@ -55,4 +55,8 @@ def make_sim(
         if device != "cpu":
             raise ConfigError(f"backend 'mujoco' runs on device cpu, not on {device!r}; there, take backend 'warp'")
         return MujocoCpuSim(model, robot, num_worlds, substeps, num_threads)
+    if backend == "warp":
+        from robot_rl_sim.backends.mujoco_warp import MujocoWarpSim  # an extra, and slow to import
+
+        return MujocoWarpSim(model, robot, num_worlds, substeps, device)
     raise ConfigError(f"unknown backend {backend!r}; valid: auto, {', '.join(BACKENDS)}")
