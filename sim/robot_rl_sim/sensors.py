@@ -85,8 +85,9 @@ class Sensors:
     def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
         """Draw the joint offsets of new episodes."""
         bias = self.state["joint_bias"]
-        drawn = torch.rand(len(worlds), bias.shape[1], generator=generator, dtype=bias.dtype, device=bias.device)
-        bias.index_copy_(0, worlds, self._bias_rad * (2 * drawn - 1))
+        # Drawn in float32 whatever the physics computes in, so that the same seed draws the same in every backend.
+        drawn = torch.rand(len(worlds), bias.shape[1], generator=generator, device=bias.device)
+        bias.index_copy_(0, worlds, (self._bias_rad * (2 * drawn - 1)).to(bias))
 
     def read(self, generator: torch.Generator, worlds: Tensor | None = None) -> RobotState[Tensor]:
         """State of `worlds` (k,), or of all, in float32."""
