@@ -30,7 +30,7 @@ _EXTRAS = {
     "torch": "train", "safetensors": "train", "tensorboard": "train", "onnx": "train", "onnxscript": "train",
     "mujoco": "sim", "gymnasium": "sim", "matplotlib": "sim", "imageio": "sim",
     "minari": "data", "h5py": "data", "pyarrow": "data",
-    "stable_baselines3": "sb3", "mcap": "record", "rclpy": "ros", "robot_rl_bridge": "ros",
+    "stable_baselines3": "sb3", "mcap": "record", "rclpy": "ros", "robot_rl_bridge": "ros", "viser": "view",
 }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def _dispatch(arguments: list[str], json_path: Path | None) -> int:
         result, code = Result(ok=False, reason=str(error)), EXIT_USAGE
     except RobotRLError as error:
         result, code = Result(ok=False, reason=str(error)), EXIT_FAILED
-    if result.rows:
+    if result.rows and not result.quiet:
         print(result.table())
     if not result.ok:
         print(f"robot-rl {name}: {result.reason}", file=sys.stderr)

@@ -30,10 +30,14 @@ class Result:
     reason: str = ""
     """Why it is not ok, in one sentence."""
     details: dict[str, Any] = field(default_factory=dict)
+    quiet: bool = False
+    """The verb has shown its own table: do not print the rows."""
 
     def to_json(self) -> str:
         """Strict JSON: numbers that are not finite become null."""
-        return json.dumps(_finite(asdict(self)), indent=1)
+        values = asdict(self)
+        del values["quiet"]
+        return json.dumps(_finite(values), indent=1)
 
     def write(self, path: Path) -> None:
         """Write atomically."""

@@ -34,11 +34,11 @@ class Tolerance:
     """Share of episodes."""
     return_loss: float | None = 0.05
     """Share of what the policy gains over the action zero."""
-    shift: float | None = 0.25
+    shift: float | None = 0.2
     """Of an observation's mean, in standard deviations of the reference."""
-    spread: float | None = 0.25
-    """|log| of the ratio of standard deviations: 0.25 is a fifth less or a quarter more."""
-    distribution: float | None = 0.15
+    spread: float | None = 0.2
+    """|log| of the ratio of standard deviations: 0.2 is a fifth more or less."""
+    distribution: float | None = 0.1
     """Largest difference of the two distribution functions (Kolmogorov-Smirnov), at the reference's 5 % quantiles."""
     replay: float | None = 0.5
     """Root mean square difference of a measurement under the same actions, in standard deviations of the reference.
