@@ -85,7 +85,8 @@ LEAP_HAND = RobotSpec(
         backup="hold",
         stand_duration_s=2.0,
     ),
-    state_fields=("joint_pos", "joint_vel", "joint_effort"),
+    # The object at hand is what a camera beside the hand reports; tasks without an object need none.
+    state_fields=("joint_pos", "joint_vel", "joint_effort", "object_pos", "object_quat_wxyz"),
     chains=_CHAINS,
     source="MuJoCo Menagerie leap_hand (MIT); Dynamixel XL330-M288 data sheet",
 )

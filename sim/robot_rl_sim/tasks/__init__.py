@@ -1,7 +1,7 @@
 """The simulated tasks. Adding one: a folder here, and a line in the table. Importing this imports nothing heavy."""
 
 from robot_rl.env import Task
-from robot_rl_sim.tasks import g1_balance, leap_reach
+from robot_rl_sim.tasks import cube_reorient, g1_balance, g1_velocity, leap_reach
 
 TASKS: dict[str, Task] = {
     "leap-reach": Task(
@@ -33,10 +33,54 @@ TASKS: dict[str, Task] = {
             },
         },
     ),
+    "leap-cube": Task(
+        name="leap-cube",
+        summary="LEAP hand: turn a cube in the hand to one goal orientation after the other, for twenty seconds",
+        robot="leap_hand",
+        make_env=cube_reorient.make_leap_env,
+        presets={
+            "sac": {
+                "num_envs": 128,
+                "total_env_steps": 6_000_000,
+                "warmup_env_steps": 10_000,
+                "updates_per_env_step": 0.0625,
+                "batch_size": 512,
+                "buffer_size": 1_000_000,
+                "n_step": 3,
+                "evaluate_every": 500_000,
+                "evaluate_episodes": 64,
+                "checkpoint_every": 500_000,
+                "log_every": 10_000,
+                "learning_rate": 1e-3,
+                "lr_decay": True,
+                "gamma": 0.95,
+                "tau": 0.01,
+                "initial_alpha": 0.02,
+                "target_entropy": -16.0,
+                "critic_layer_norm": True,
+                "actor_hidden": (256, 256),
+                "critic_hidden": (256, 256),
+            },
+        },
+    ),
     "g1-balance": Task(
         name="g1-balance",
         summary="Unitree G1: stay standing for ten seconds under pushes",
         robot="unitree_g1",
         make_env=g1_balance.make_env,
+    ),
+    "g1-velocity": Task(
+        name="g1-velocity",
+        summary="Unitree G1: walk at commanded velocities on level ground, under pushes",
+        robot="unitree_g1",
+        make_env=g1_velocity.make_env,
+        presets={"sac": g1_velocity.SAC},
+    ),
+    "g1-velocity-rough": Task(
+        name="g1-velocity-rough",
+        summary="Unitree G1: walk at commanded velocities over slopes, stairs, waves, steps and obstacles",
+        robot="unitree_g1",
+        make_env=g1_velocity.make_rough_env,
+        presets={"sac": g1_velocity.SAC},
     ),
 }

@@ -1,0 +1,50 @@
+"""How each hand holds the cube: where its palm faces, how its fingers cradle the cube, and where the cube then is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robot_rl.robots import LEAP_HAND, RobotSpec
+
+
+@dataclass(frozen=True, slots=True)
+class HandSetup:
+    robot: RobotSpec
+    mount_pos_m: tuple[float, float, float]
+    mount_quat_wxyz: tuple[float, float, float, float]
+    """Pose of the root body in the world: palm up."""
+    palm_normal: tuple[float, float, float]
+    """Out of the palm, root body frame: the axis that goals turn the cube about."""
+    grasp_rad: tuple[float, ...]
+    """Joint positions (n_joints,) that cradle the cube."""
+    cube_pos_m: tuple[float, float, float]
+    """Centre of the cube where it is let go, root body frame."""
+    cube_half_edge_m: float
+
+
+LEAP = HandSetup(
+    robot=LEAP_HAND,
+    mount_pos_m=(0.0, 0.0, 0.1),
+    # 20 degrees down towards the fingers, as in the cube scene of MuJoCo Playground: gravity keeps the cube in them.
+    mount_quat_wxyz=(0.0, 0.985, 0.0, -0.1724),
+    palm_normal=(0.0, 0.0, -1.0),
+    grasp_rad=(0.8, 0.0, 0.8, 0.8) * 3 + (0.8, 0.8, 0.8, 0.0),
+    cube_pos_m=(-0.045, -0.03, -0.085),
+    cube_half_edge_m=0.035,
+)
+
+
+def mount_pose(hand: HandSetup) -> tuple[Tensor, Tensor]:
+    """Position (1, 3) m and orientation (1, 4) of the root body in the world, in float64."""
+    quat = torch.tensor([hand.mount_quat_wxyz], dtype=torch.float64)
+    return torch.tensor([hand.mount_pos_m], dtype=torch.float64), quat / quat.norm()
+
+
+def turn(hand: HandSetup, angle: Tensor) -> Tensor:
+    """Quaternions (n, 4), root body frame, of turns by `angle` (n,) rad about the palm's normal."""
+    axis = torch.tensor(hand.palm_normal, dtype=angle.dtype, device=angle.device)
+    half = (angle / 2).unsqueeze(-1)
+    return torch.cat((half.cos(), half.sin() * axis), dim=-1)
