@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robot_rl_sim.env import SimVecEnv
     from robot_rl_sim.tasks.g1_velocity.mdp import G1VelocityConfig
+
+
+SAC: Mapping[str, Any] = {
+    "num_envs": 128,
+    "total_env_steps": 8_000_000,
+    "warmup_env_steps": 20_000,
+    "warmup_policy": "initial",
+    "updates_per_env_step": 0.0625,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "n_step": 3,
+    "symmetry": True,
+    "evaluate_every": 500_000,
+    "evaluate_episodes": 64,
+    "checkpoint_every": 500_000,
+    "log_every": 10_000,
+    "learning_rate": 5e-4,
+    "gamma": 0.97,
+    "tau": 0.01,
+    "initial_std": 0.3,
+    "initial_alpha": 0.002,
+    "target_entropy": -29.0,
+    "critic_layer_norm": True,
+    "actor_hidden": (256, 256),
+    "critic_hidden": (256, 256),
+    "normalize_obs": True,
+}
+"""On a CPU. For a GPU take `--recipe fastsac` on top of it."""
 
 
 def make_env(

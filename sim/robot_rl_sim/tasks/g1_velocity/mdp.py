@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from robot_rl.contract import ActionSpec, TensorSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, asked_to_move
 from robot_rl.networks.rotation import gravity_in_body, rotation_columns
-from robot_rl.replay.mirror import Entries
+from robot_rl.replay.mirror import Entries, Mirror
 from robot_rl.robots import UNITREE_G1
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
@@ -113,7 +113,7 @@ class G1Velocity:
         self.terrain = Terrain(c.terrain).to(torch.device(device)) if c.terrain else None
         image = _privileged_image(rough=self.terrain is not None)
         self.privileged_dim = len(image)
-        self.mirror = mirror(self.policy_io, privileged=image, command=((0, 1), (1, -1), (2, -1)))
+        self.mirror: Mirror | None = mirror(self.policy_io, privileged=image, command=((0, 1), (1, -1), (2, -1)))
         self._commands = VelocityCommands(c.commands, num_worlds, device)
         self._feet = Feet(num_worlds, device)
         self.state: dict[str, Tensor] = {
@@ -138,10 +138,10 @@ class G1Velocity:
         self._pose_weight = torch.tensor(pose, device=device)
         self._effort_weight = torch.tensor([1 / len(joints) / j.effort_limit_nm**2 for j in joints], device=device)
         self._scan = torch.tensor(_SCAN, device=device)
-        self._no_ground = torch.zeros(num_worlds, len(_SCAN) + 2, device=device)
         names = Weights.__dataclass_fields__
         self._reward_names = tuple(names)
-        self._weights = c.control_period_s * torch.tensor([getattr(c.weights, n) for n in names], device=device)
+        weights = [c.control_period_s * getattr(c.weights, name) for name in names]
+        self._weights = torch.tensor(weights, device=device).unsqueeze(-1)
 
     def model_spec(self) -> mujoco.MjSpec:
         spec = load_spec(self.robot.name)
@@ -171,46 +171,44 @@ class G1Velocity:
         return Start(qpos, qvel, self._commands.draw(worlds, generator))
 
     def privileged(self, sim: BatchSim) -> Tensor:
-        base, heading = sim.qpos[:, :7].float(), _heading(sim)
-        velocity = sim.qvel[:, :3].float()
+        base, velocity = sim.qpos[:, :7].float(), sim.qvel[:, :3].float()
+        heading = _heading(base[:, 3:])
         foot_pos, _, contact = self._feet.read(sim)
-        ground = self._ground(base, heading, foot_pos)
+        height, foot_height = self._above_ground(base, heading, foot_pos)
         columns = [
-            _to_heading(velocity, heading),
-            (base[:, 2:3] - ground[:, :-2].mean(-1, keepdim=True) - self.config.stance_height_m) * 10,
+            _to_heading(velocity[:, :2], heading),
+            velocity[:, 2:],
+            10 * (height - self.config.stance_height_m).unsqueeze(-1),
             contact,
-            self.state["foot_mode_s"] / 0.4,
-            (foot_pos[..., 2] - ground[:, -2:]) * 10,
+            self.state["foot_mode_s"] / self.config.longest_stance_s,
+            10 * foot_height,
         ]
         if self.terrain:
-            middle = len(_SCAN) // 2
-            columns.append((ground[:, :-2] - ground[:, middle : middle + 1]) * 10)
+            columns.append(10 * (self._around(base, heading) - self.terrain.height(base[:, :2]).unsqueeze(-1)))
         return torch.cat(columns, -1)
 
     def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
         c, state, sim = self.config, self.state, t.sim
-        base, velocity_w = sim.qpos[:, :7].float(), sim.qvel[:, :6].float()
-        effort = sim.joint_effort.float()
-        heading, gravity_b = _heading(sim), gravity_in_body(base[:, 3:7])
+        base, velocity_w, effort = sim.qpos[:, :7].float(), sim.qvel[:, :6].float(), sim.joint_effort.float()
+        heading, gravity_b = _heading(base[:, 3:]), gravity_in_body(base[:, 3:])
         foot_pos, foot_velocity, contact = self._feet.read(sim)
         mode_s = self._feet.update(contact, c.control_period_s)
-        ground = self._ground(base, heading, foot_pos)
-        height = base[:, 2] - ground[:, :-2].mean(-1)
-        fallen = (-gravity_b[:, 2] < self._cos_max_tilt) | (height < c.min_height_m)
+        height, foot_height = self._above_ground(base, heading, foot_pos)
+        fallen = (gravity_b[:, 2] > -self._cos_max_tilt) | (height < c.min_height_m)
 
-        # The vertical of the world, in the body, is minus gravity's direction.
+        # The world's vertical is minus gravity's direction.
         turn = -(gravity_b * velocity_w[:, 3:]).sum(-1, keepdim=True)
-        velocity = torch.cat((_to_heading(velocity_w[:, :3], heading)[:, :2], turn), -1)
+        velocity = torch.cat((_to_heading(velocity_w[:, :2], heading), turn), -1)
         error = t.command - velocity
         walking = asked_to_move(t.command)
         phase = t.steps * (c.control_period_s / c.gait_period_s)
-        apart = _to_heading(foot_pos[:, 0] - foot_pos[:, 1], heading)[:, 1]
+        apart = _to_heading(foot_pos[:, 0, :2] - foot_pos[:, 1, :2], heading)[:, 1]
         terms = torch.stack(
             (
                 r.closeness(error[:, :2], c.velocity_width),
                 r.closeness(error[:, 2:], c.velocity_width),
                 (~fallen).float(),
-                r.gait_closeness(foot_pos[..., 2] - ground[:, -2:], phase, walking, c.swing_height_m, c.gait_width_m),
+                r.gait_closeness(foot_height, phase, walking, c.swing_height_m, c.gait_width_m),
                 walking * r.single_stance_time(contact, mode_s, c.longest_stance_s),
                 r.lean(gravity_b),
                 (height - c.stance_height_m).square(),
@@ -224,10 +222,9 @@ class G1Velocity:
                 r.weighted_square(effort, self._effort_weight),
                 r.power(effort, t.joint_vel),
                 fallen.float(),
-            ),
-            -1,
+            )
         )
-        rewards = dict(zip(self._reward_names, (terms * self._weights).unbind(-1), strict=True))
+        rewards = dict(zip(self._reward_names, (terms * self._weights).unbind(), strict=True))
 
         mean = state["mean_velocity"].lerp_(velocity, c.control_period_s / c.smoothing_s)
         obedience = state["obedience"]
@@ -237,22 +234,27 @@ class G1Velocity:
         metrics = {"command_level": state["command_level"].clone(), "obedience": obedience.clone()}
         if self.terrain:
             metrics["terrain_level"] = state["terrain_level"].float()
-            state["asked_m"] += c.control_period_s * t.command[:, :2].norm(dim=-1)
-            state["walked_m"].copy_((base[:, :2] - state["start_xy"]).norm(dim=-1))
+            state["asked_m"] += c.control_period_s * torch.linalg.vector_norm(t.command[:, :2], dim=-1)
+            state["walked_m"].copy_(torch.linalg.vector_norm(base[:, :2] - state["start_xy"], dim=-1))
         return Outcome(
             rewards,
             terminated=fallen,
-            at_goal=~fallen & (obedience >= c.obedient * t.steps / c.max_episode_steps),
+            at_goal=~fallen & (obedience >= t.steps * (c.obedient / c.max_episode_steps)),
             command=self._commands.next(t.command, heading, generator),
             metrics=metrics,
         )
 
-    def _ground(self, base: Tensor, heading: Tensor, foot_pos: Tensor) -> Tensor:
-        """Heights (n, 15 + 2) m of the ground: at the points of the scan, and under the feet."""
+    def _around(self, base: Tensor, heading: Tensor) -> Tensor:
+        """Heights (n, 15) m of the ground at the points of the scan."""
+        assert self.terrain is not None
+        return self.terrain.height(base[:, None, :2] + _from_heading(self._scan, heading))
+
+    def _above_ground(self, base: Tensor, heading: Tensor, foot_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Height (n,) m of the pelvis above the mean of the ground around, and of each sole (n, 2) m above its own."""
         if self.terrain is None:
-            return self._no_ground
-        points = _from_heading(self._scan, heading) + base[:, None, :2]
-        return self.terrain.height(torch.cat((points, foot_pos[..., :2]), 1))
+            return base[:, 2], foot_pos[..., 2]
+        around = self._around(base, heading).mean(-1)
+        return base[:, 2] - around, foot_pos[..., 2] - self.terrain.height(foot_pos[..., :2])
 
     def _place(self, worlds: Tensor, obeyed: Tensor, generator: torch.Generator) -> Tensor:
         """Where (k, 3) m `worlds` begin, on ground made harder or easier by how their last episodes went.
@@ -275,23 +277,21 @@ class G1Velocity:
         return start
 
 
-def _heading(sim: BatchSim) -> Tensor:
-    """Unit vector (n, 2) in the world along which the pelvis faces, seen from above."""
-    return normalize(rotation_columns(sim.qpos[:, 3:7].float())[:, :2], dim=-1)
+def _heading(quat_wxyz: Tensor) -> Tensor:
+    """Unit vector (n, 2) in the world along which a body faces, seen from above."""
+    return normalize(rotation_columns(quat_wxyz)[:, :2], dim=-1)
 
 
-def _to_heading(vector: Tensor, heading: Tensor) -> Tensor:
-    """A world vector (n, 3) in the frame of a heading (n, 2): forward, left, up."""
-    forward, left = heading[:, 0], heading[:, 1]
-    x, y, z = vector.unbind(-1)
-    return torch.stack((x * forward + y * left, y * forward - x * left, z), -1)
+# Vectors seen from above are complex numbers, a heading is one of norm 1, and to turn by it is to multiply.
+def _to_heading(xy: Tensor, heading: Tensor) -> Tensor:
+    """A world vector (n, 2) in the frame of a heading (n, 2): forward, left."""
+    turned = torch.view_as_complex(xy.contiguous()) * torch.view_as_complex(heading).conj()
+    return torch.view_as_real(turned)
 
 
 def _from_heading(points: Tensor, heading: Tensor) -> Tensor:
     """Points (m, 2), forward and left, in the world's directions (n, m, 2)."""
-    forward = heading.unsqueeze(1)
-    left = torch.stack((-heading[:, 1], heading[:, 0]), -1).unsqueeze(1)
-    return points[:, :1] * forward + points[:, 1:] * left
+    return torch.view_as_real(torch.view_as_complex(points) * torch.view_as_complex(heading).unsqueeze(-1))
 
 
 def _terrain_state(terrain: Terrain, n: int, device: str) -> Mapping[str, Tensor]:

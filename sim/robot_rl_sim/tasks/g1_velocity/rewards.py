@@ -39,7 +39,7 @@ def single_stance_time(contact: Tensor, mode_s: Tensor, longest_s: float) -> Ten
     both have done so, up to `longest_s`; 0 otherwise. Isaac Lab, feet_air_time_positive_biped.
     """
     alone = contact[:, 0] != contact[:, 1]
-    return alone * mode_s.amin(-1).clamp(max=longest_s)
+    return alone * torch.minimum(mode_s[:, 0], mode_s[:, 1]).clamp(max=longest_s)
 
 
 def slip(contact: Tensor, foot_velocity: Tensor) -> Tensor:
