@@ -87,8 +87,7 @@ def run(args: EvaluateArgs) -> Result:
 
 
 def _bundle_policy(bundle: Bundle, env: VecEnv, task: str) -> Policy:
-    """The exported graph, fed with the environment's raw inputs, one environment at a time."""
-    import numpy as np
+    """The exported graph, fed with the environment's raw inputs."""
     import torch
 
     from robot_rl.env import RobotVecEnv
@@ -100,12 +99,8 @@ def _bundle_policy(bundle: Bundle, env: VecEnv, task: str) -> Policy:
         )
 
     def act(obs: torch.Tensor) -> torch.Tensor:
-        inputs = {name: value.numpy() for name, value in env.policy_inputs().items()}
-        rows = [
-            bundle.policy.run({name: value[i : i + 1] for name, value in inputs.items()})["action"]
-            for i in range(len(obs))
-        ]
-        return torch.from_numpy(np.concatenate(rows))
+        inputs = {name: value.cpu().numpy() for name, value in env.policy_inputs().items()}
+        return torch.from_numpy(bundle.policy.run_batch(inputs)["action"]).to(obs.device)
 
     return act
 
