@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from operator import attrgetter
 
 import mujoco
 import numpy as np
@@ -61,7 +62,7 @@ class MujocoCpuSim:
         return self._sensordata[:, start : start + size]
 
     def nominal(self, name: str) -> Tensor:
-        return torch.from_numpy(getattr(self.model, name).copy())
+        return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity
 
     def model_field(self, name: str) -> Tensor:
         if name not in self._fields:
