@@ -39,6 +39,17 @@ def assemble(
 BACKENDS = ("mujoco", "warp", "isaacgym")
 
 
+def choose_backend(device: str, backend: str) -> str:
+    """Name in BACKENDS; auto is mujoco on the CPU and warp elsewhere. Raises ConfigError for what does not fit."""
+    if backend == "auto":
+        return "mujoco" if device == "cpu" else "warp"
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; valid: auto, {', '.join(BACKENDS)}")
+    if backend == "mujoco" and device != "cpu":
+        raise ConfigError(f"backend 'mujoco' runs on device cpu, not on {device!r}; there, take backend 'warp'")
+    return backend
+
+
 def make_sim(
     model: mujoco.MjModel,
     robot: RobotSpec,
@@ -48,12 +59,9 @@ def make_sim(
     num_threads: int,
     backend: str,
 ) -> BatchSim:
-    """The physics. `backend` auto is mujoco on the CPU and warp elsewhere; only mujoco uses `num_threads`."""
-    if backend == "auto":
-        backend = "mujoco" if device == "cpu" else "warp"
+    """The physics of `choose_backend`; only mujoco uses `num_threads`."""
+    backend = choose_backend(device, backend)
     if backend == "mujoco":
-        if device != "cpu":
-            raise ConfigError(f"backend 'mujoco' runs on device cpu, not on {device!r}; there, take backend 'warp'")
         return MujocoCpuSim(model, robot, num_worlds, substeps, num_threads)
     if backend == "warp":
         from robot_rl_sim.backends.mujoco_warp import MujocoWarpSim  # an extra, and slow to import

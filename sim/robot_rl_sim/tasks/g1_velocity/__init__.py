@@ -81,9 +81,10 @@ def _make(
     backend: str,
 ) -> SimVecEnv:
     from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
-    from robot_rl_sim.tasks.assemble import assemble
+    from robot_rl_sim.tasks.assemble import assemble, choose_backend
     from robot_rl_sim.tasks.g1_velocity.mdp import G1Velocity
 
+    choose_backend(device, backend)  # refuses before any tensor is made there
     randomization = RandomizationConfig() if randomize else NOMINAL
     mdp = G1Velocity(num_envs, config, device)
     return assemble(mdp, num_envs, seed, randomization, device, num_threads, backend)
