@@ -1,0 +1,346 @@
+"""BatchSim on NVIDIA Isaac Gym, Preview 4: written against its documented tensor API, and never run on it.
+
+What has been run is this module against a double of that API, which checks every call and moves the bodies with MuJoCo.
+
+Isaac Gym runs in Python 3.6 to 3.8 only, and must be imported before torch. So it runs in a process of its own,
+`isaac_gym_worker`, in the interpreter that ISAACGYM_PYTHON names; states, targets and properties pass through shared
+memory. All tensors here are therefore on the CPU, whatever `device` PhysX runs on.
+
+Conventions are translated here. Isaac Gym has quaternions xyzw, ours are wxyz; of a floating body it gives the velocity
+of the centre of mass and the angular velocity in the world, ours are that of the body's origin and in the body's frame;
+all worlds are in one scene, ours each have an origin of their own.
+
+PhysX is not MuJoCo. It has no joint friction in N m, so `dof_frictionloss` has no effect; the friction of two surfaces
+is their mean, not their maximum; the ground's is the same in all worlds; joint damping counts against the torque limit,
+and is in `joint_effort`; its solver's inner state is not saved, so a restored run goes on alike, not bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import tempfile
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from robot_rl.errors import CheckpointError, ConfigError, EnvError, MissingDependencyError
+from robot_rl.networks.rotation import in_body, rotate
+from robot_rl.robots import RobotSpec
+from robot_rl_sim.backends import isaac_gym_worker
+from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses
+from robot_rl_sim.backends.batch_sim import MAX_SPEED
+from robot_rl_sim.backends.isaac_gym_assets import (
+    Actor,
+    body_name,
+    colliding_geoms,
+    collision_filters,
+    ground,
+    principal_to_body,
+    split,
+)
+
+ENVIRONMENT_VARIABLE = "ISAACGYM_PYTHON"
+HELP = (
+    f"Isaac Gym runs in a Python of its own: set {ENVIRONMENT_VARIABLE} to an interpreter (3.6 to 3.8, Linux) in which "
+    "`import isaacgym` and `import torch` work, in this order. NVIDIA gives the library (Preview 4) only as a download "
+    "from developer.nvidia.com, supports it no longer, and no PyTorch for Python 3.8 knows GPUs newer than compute "
+    "capability 9.0. Instead, take backend 'warp' on an NVIDIA GPU, or 'mujoco' on any CPU"
+)
+FIELDS = (
+    "body_mass", "body_inertia", "body_ipos", "geom_friction", "actuator_gainprm", "actuator_biasprm", "dof_damping",
+    "dof_frictionloss", "dof_armature",
+)  # fmt: skip
+"""Model fields that may differ between worlds; `dof_frictionloss` without effect."""
+SPACING_M = 4.0
+"""Between the origins of worlds. They do not touch each other at any distance; overlapping, they would cost time."""
+
+
+class Connection(Protocol):
+    """A running `isaac_gym_worker.Worlds`, here or elsewhere."""
+
+    arrays: dict[str, np.ndarray]
+
+    def request(self, do: str, worlds: Sequence[int]) -> None: ...
+
+
+class IsaacGymSim:
+    """See BatchSim. `device` is where PhysX runs: cpu, or cuda:0 and so on.
+
+    Raises MissingDependencyError if there is no Isaac Gym, and ConfigError for a model that it cannot do.
+    """
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        robot: RobotSpec,
+        num_worlds: int,
+        substeps: int,
+        device: str = "cuda:0",
+        connect: Callable[[dict[str, Any]], Connection] | None = None,
+    ) -> None:
+        """`connect` starts the worker with its configuration; by default in a process."""
+        if num_worlds < 1 or substeps < 1:
+            raise ConfigError(f"num_worlds and substeps must be at least 1, got {num_worlds}, {substeps}")
+        self.num_worlds = num_worlds
+        self.substeps = substeps
+        self.device = torch.device("cpu")
+        self.model = model
+        n = len(robot.joints)
+        first_qpos, self._first_dof = joint_addresses(model, robot)
+        self.qpos = torch.from_numpy(model.qpos0).float().repeat(num_worlds, 1)
+        self.qvel = torch.zeros(num_worlds, model.nv)
+        self.joint_pos = self.qpos[:, first_qpos : first_qpos + n]
+        self.joint_vel = self.qvel[:, self._first_dof : self._first_dof + n]
+        self.joint_effort = torch.zeros(num_worlds, n)
+        self.failed = torch.zeros(num_worlds, dtype=torch.bool)
+        self._fields: dict[str, Tensor] = {}
+        # Worlds whose state is not what the last step left: what was written to them goes to PhysX with the next.
+        self._seen = (self.qpos.clone(), self.qvel.clone())
+        self._written = torch.ones(num_worlds, dtype=torch.bool)
+
+        # The robot, which has the joints, goes first.
+        actors = sorted(split(model), key=lambda a: body_name(model, a.root) != robot.root_body)
+        if model.njnt != n + sum(a.free for a in actors):
+            raise ConfigError(f"the Isaac Gym backend cannot do joints that are not of robot {robot.name!r}")
+        self._free = [(i, a.root, *free_joint_addresses(model, a.name)) for i, a in enumerate(actors) if a.free]
+        self._bodies = [body for actor in actors for body in actor.bodies]
+        self._geoms = [g for body in self._bodies for g in _shapes(model, body)]
+        self._principal = torch.from_numpy(principal_to_body(model))[self._bodies]
+        self._origins = _grid(num_worlds)
+        if model.dof_frictionloss[self._first_dof :].any():
+            warnings.warn("Isaac Gym has no joint friction in N m: frictionloss is left out", stacklevel=2)
+
+        self._files = tempfile.TemporaryDirectory(prefix="robot-rl-isaacgym-")
+        config = self._configuration(actors, device)
+        self._connection = (connect or Process)(config)
+        self._arrays = {name: torch.from_numpy(array) for name, array in self._connection.arrays.items()}
+        self._write_properties(torch.arange(num_worlds))
+        self._connection.request("start", [])
+
+    def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
+        qpos, dof = free_joint_addresses(self.model, body)
+        return self.qpos[:, qpos : qpos + 7], self.qvel[:, dof : dof + 6]
+
+    def sensor(self, name: str) -> Tensor:
+        raise ConfigError(f"the Isaac Gym backend reads no sensors of the model, asked for {name!r}")
+
+    def nominal(self, name: str) -> Tensor:
+        return torch.from_numpy(np.array(getattr(self.model, name)))
+
+    def model_field(self, name: str) -> Tensor:
+        if name not in FIELDS:
+            raise ConfigError(f"Isaac Gym cannot change {name!r} per world; valid: {', '.join(FIELDS)}")
+        if name not in self._fields:
+            nominal = self.nominal(name)
+            self._fields[name] = nominal.expand(self.num_worlds, *nominal.shape).clone()
+        return self._fields[name]
+
+    def apply_model(self, worlds: Tensor) -> None:
+        self._write_properties(worlds)
+        self._connection.request("properties", worlds.tolist())
+
+    def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        self.qpos[worlds] = qpos.to(self.qpos)
+        self.qvel[worlds] = qvel.to(self.qvel)
+        self.joint_effort[worlds] = 0.0
+        self.failed[worlds] = False
+        self._written[worlds] = True
+
+    def step(self, ctrl: Tensor) -> None:
+        per_step = ctrl if ctrl.dim() == 3 else ctrl.unsqueeze(1)
+        self._arrays["target"].copy_(per_step.transpose(0, 1).expand(self.substeps, -1, -1))
+        for seen, now in zip(self._seen, (self.qpos, self.qvel), strict=True):
+            self._written |= (seen != now).any(1)
+        worlds = self._written.nonzero().squeeze(-1)
+        self._write_states(worlds)
+        self._connection.request("step", worlds.tolist())
+        self._read_states()
+        self._written.zero_()
+        slow = self.qvel.abs().amax(1) < MAX_SPEED if self.model.nv else ~self.failed
+        self.failed |= ~slow | ~torch.isfinite(self.qpos).all(1)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        fields = {f"model/{name}": field.clone() for name, field in self._fields.items()}
+        state = {"qpos": self.qpos, "qvel": self.qvel, "joint_effort": self.joint_effort, "failed": self.failed}
+        return {name: value.clone() for name, value in state.items()} | fields
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        expected = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in state.items()}
+        if given != expected:
+            raise CheckpointError(f"physics state does not fit: expected {expected}, got {given}")
+        for name, field in self._fields.items():
+            field.copy_(state[f"model/{name}"])
+        everyone = torch.arange(self.num_worlds)
+        if self._fields:
+            self.apply_model(everyone)
+        self.set_state(everyone, state["qpos"], state["qvel"])
+        self.joint_effort.copy_(state["joint_effort"])
+        self.failed.copy_(state["failed"])
+
+    def snapshot(self, world: int) -> mujoco.MjData:
+        """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
+        data = mujoco.MjData(self.model)
+        data.qpos[:], data.qvel[:] = self.qpos[world].numpy(), self.qvel[world].numpy()
+        mujoco.mj_forward(self.model, data)
+        return data
+
+    def _configuration(self, actors: list[Actor], device: str) -> dict[str, Any]:
+        """What the worker needs to build the scene; the MJCF files are written."""
+        model, filters = self.model, collision_filters(self.model)
+        folder = Path(self._files.name)
+        described = []
+        for i, actor in enumerate(actors):
+            (folder / f"actor{i}.xml").write_text(actor.mjcf)
+            w, *xyz = model.body_quat[actor.root].tolist()
+            joints = [model.joint(j).name for b in actor.bodies for j in _hinges(model, b)]
+            described.append({
+                "name": actor.name, "file": f"actor{i}.xml", "free": actor.free,
+                "pos": model.body_pos[actor.root].tolist(), "quat_xyzw": [*xyz, w],
+                "bodies": [body_name(model, b) for b in actor.bodies], "joints": joints,
+                "shapes": [len(_shapes(model, b)) for b in actor.bodies],
+            })  # fmt: skip
+        sizes = {
+            "worlds": self.num_worlds, "substeps": self.substeps, "actors": len(actors),
+            "dofs": self.joint_pos.shape[1], "bodies": len(self._bodies), "shapes": len(self._geoms),
+        }  # fmt: skip
+        return {
+            "device": device, "dt": float(model.opt.timestep), "gravity": model.opt.gravity.tolist(),
+            "ground_friction": ground(model), "max_speed": MAX_SPEED, "folder": str(folder),
+            "shared": str(folder / "shared"), "sizes": sizes, "actors": described,
+            "origins": self._origins.tolist(), "filters": filters[self._geoms].tolist(),
+        }  # fmt: skip
+
+    def _write_properties(self, worlds: Tensor) -> None:
+        def values(name: str) -> Tensor:
+            nominal = self.nominal(name)
+            given = self._fields.get(name)
+            return nominal.expand(len(worlds), *nominal.shape) if given is None else given[worlds]
+
+        gain, bias = values("actuator_gainprm")[..., 0], values("actuator_biasprm")
+        if not torch.allclose(gain, -bias[..., 1]) or bias[..., 0].any():
+            raise ConfigError("Isaac Gym's position drive needs actuator_biasprm to be (0, -kp, -kd) and gainprm kp")
+        dofs = slice(self._first_dof, self._first_dof + gain.shape[1])
+        inertia = torch.diag_embed(values("body_inertia")[:, self._bodies])
+        mass = values("body_mass")[:, self._bodies]
+        empty = mass == 0  # the world, and frames without substance: see the assets
+        written = {
+            "stiffness": gain,
+            "damping": values("dof_damping")[:, dofs] - bias[..., 2],
+            "armature": values("dof_armature")[:, dofs],
+            "effort": self.nominal("actuator_forcerange")[:, 1].expand_as(gain),
+            "mass": mass + empty,
+            "com": values("body_ipos")[:, self._bodies],
+            "inertia": self._principal @ (inertia + torch.diag_embed(empty.unsqueeze(-1).expand(-1, -1, 3) * 1.0))
+            @ self._principal.mT,
+            "friction": values("geom_friction")[:, self._geoms, 0],
+        }  # fmt: skip
+        for name, value in written.items():
+            self._arrays[name][worlds] = value.float()
+
+    def _com(self, worlds: Tensor, body: int) -> Tensor:
+        """Centre of mass (k, 3) of a body in its own frame."""
+        if "body_ipos" in self._fields:
+            return self._fields["body_ipos"][worlds, body].float()
+        return self.nominal("body_ipos")[body].float().expand(len(worlds), 3)
+
+    def _write_states(self, worlds: Tensor) -> None:
+        for i, body, q, v in self._free:
+            pose, velocity = self.qpos[worlds, q : q + 7], self.qvel[worlds, v : v + 6]
+            quat = torch.nn.functional.normalize(pose[:, 3:], dim=-1)
+            spin = rotate(velocity[:, 3:], quat)
+            lever = rotate(self._com(worlds, body), quat)
+            linear = velocity[:, :3] + torch.linalg.cross(spin, lever)
+            position = pose[:, :3] + self._origins[worlds]
+            self._arrays["root"][worlds, i] = torch.cat((position, quat.roll(-1, 1), linear, spin), dim=1)
+        dofs = torch.stack((self.joint_pos[worlds], self.joint_vel[worlds]), dim=-1)
+        self._arrays["dof"][worlds] = dofs
+
+    def _read_states(self) -> None:
+        everyone = torch.arange(self.num_worlds)
+        for i, body, q, v in self._free:
+            position, xyzw, linear, spin = self._arrays["root"][:, i].split((3, 4, 3, 3), dim=1)
+            quat = xyzw.roll(1, 1)
+            lever = rotate(self._com(everyone, body), quat)
+            self.qpos[:, q : q + 7] = torch.cat((position - self._origins, quat), dim=1)
+            self.qvel[:, v : v + 3] = linear - torch.linalg.cross(spin, lever)
+            self.qvel[:, v + 3 : v + 6] = in_body(spin, quat)
+        self.joint_pos.copy_(self._arrays["dof"][..., 0])
+        self.joint_vel.copy_(self._arrays["dof"][..., 1])
+        self.joint_effort.copy_(self._arrays["force"])
+        for seen, now in zip(self._seen, (self.qpos, self.qvel), strict=True):
+            seen.copy_(now)
+
+
+class Process:
+    """The worker in the interpreter that ISAACGYM_PYTHON names; it ends with this object."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        python = os.environ.get(ENVIRONMENT_VARIABLE)
+        if not python:
+            raise MissingDependencyError(f"{ENVIRONMENT_VARIABLE} is not set. {HELP}")
+        ours, theirs = socket.socketpair()
+        shared = Path(config["shared"])
+        shared.touch()
+        description = shared.with_name("config.json")
+        description.write_text(json.dumps(config))
+        command = [python, isaac_gym_worker.__file__, str(theirs.fileno()), str(description)]
+        try:
+            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
+        except OSError as error:
+            raise MissingDependencyError(f"{ENVIRONMENT_VARIABLE}={python} cannot be run: {error}. {HELP}") from error
+        theirs.close()
+        self._finalizer = weakref.finalize(self, _end, self._process, ours)
+        self._stream = ours.makefile("rw")
+        self.arrays = isaac_gym_worker.shared_arrays(config["shared"], config["sizes"])
+
+    def request(self, do: str, worlds: Sequence[int]) -> None:
+        try:
+            print(json.dumps({"do": do, "worlds": list(worlds)}), file=self._stream, flush=True)
+            answer = self._stream.readline().strip()
+        except OSError:
+            answer = ""
+        if answer == "done":
+            return
+        if do == "start":
+            raise MissingDependencyError(f"Isaac Gym did not start ({answer or 'see above'}). {HELP}")
+        raise EnvError(f"Isaac Gym's process failed: {answer or 'it ended; see above'}")
+
+
+def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    """A worker whose connection closes leaves its loop; one that hangs is not waited for."""
+    connection.shutdown(socket.SHUT_RDWR)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _shapes(model: mujoco.MjModel, body: int) -> list[int]:
+    """Geoms of a body that its actor has: those that collide, but for the floor."""
+    plane = int(mujoco.mjtGeom.mjGEOM_PLANE)
+    return [g for g in colliding_geoms(model, body) if int(model.geom_type[g]) != plane]
+
+
+def _hinges(model: mujoco.MjModel, body: int) -> list[int]:
+    first = int(model.body_jntadr[body])
+    free = int(mujoco.mjtJoint.mjJNT_FREE)
+    return [j for j in range(first, first + int(model.body_jntnum[body])) if int(model.jnt_type[j]) != free]
+
+
+def _grid(n: int) -> Tensor:
+    """Origins (n, 3) of the worlds in a square, m."""
+    side = math.ceil(math.sqrt(n))
+    i = torch.arange(n)
+    return SPACING_M * torch.stack((i % side, i // side, torch.zeros(n)), dim=1)
