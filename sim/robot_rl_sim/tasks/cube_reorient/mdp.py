@@ -37,8 +37,8 @@ POSITION_SCALE = 20.0
 class CubeReorientConfig:
     control_period_s: float = 0.05
     max_episode_steps: int = 400
-    action_scale_rad: float = 0.15
-    """Largest change of a target in one step: 3 rad/s at 20 Hz."""
+    action_scale_rad: float = 0.2
+    """Largest change of a target in one step: 4 rad/s at 20 Hz."""
     pool_size: int = 256
     """Cubes let go in the hand, from whose resting states episodes start."""
     tolerance_rad: float = 0.4
@@ -55,7 +55,7 @@ class CubeReorientConfig:
     goal_weight: float = 5.0
     """Once for every goal reached."""
     drop_weight: float = 10.0
-    away_weight: float = 0.2
+    away_weight: float = 0.05
     """Per 5 cm between the cube and where it lies in the hand."""
     action_weight: float = 0.005
     action_rate_weight: float = 0.01
