@@ -76,7 +76,7 @@ class MujocoWarpSim:
         self._device = wp.device_from_torch(self.device)
         with wp.ScopedDevice(self._device):
             self._model = _put_model(model)
-            self._contacts, rows = _capacity(model, self._model)
+            self._contacts, rows = _capacity(model, int(self._model.nxn_geom_pair_filtered.shape[0]))
             # Kernels are built on a world of their own, so that this one's state stays untouched.
             scratch = mjw.make_data(model, nworld=1, nconmax=self._contacts, njmax=rows)
             with while_compiling(device):
@@ -204,7 +204,15 @@ class MujocoWarpSim:
 
     def _step(self, data: mjw.Data, failed: Tensor, overflows: Tensor) -> None:
         mjw.step(self._model, data)
-        note_failures(self._model, data, failed, overflows, MAX_SPEED, WORLD_OVERFLOW)
+        note_failures(
+            self._model,
+            data,
+            failed,
+            overflows,
+            max_speed=MAX_SPEED,
+            world_overflow=WORLD_OVERFLOW,
+            shared_overflow=SHARED_OVERFLOW,
+        )
 
     def _launch(self, name: str, run: Callable[[], None]) -> None:
         """Replay what `run` launches, captured at the first call after a model field moved."""
@@ -293,19 +301,20 @@ def _put_model(model: mujoco.MjModel) -> mjw.Model:
     return put
 
 
-def _capacity(model: mujoco.MjModel, put: mjw.Model) -> tuple[int, int]:
-    """Contacts and constraint rows to make room for in each world."""
+def _capacity(model: mujoco.MjModel, pairs: int) -> tuple[int, int]:
+    """Contacts and constraint rows to make room for in each world, of which `pairs` of geoms may touch."""
     asked = mujoco.mj_name2id(model, int(mujoco.mjtObj.mjOBJ_NUMERIC), CONTACTS)
-    pairs = int(put.nxn_geom_pair_filtered.shape[0])
-    # Every pair may be near enough to be looked at, and a pair of flat geoms touches in several points.
-    contacts = max(pairs, min(4 * pairs, 64))
     if asked >= 0:
-        contacts = int(model.numeric_data[model.numeric_adr[asked]])
-    if contacts < 0 or (asked >= 0 and contacts < 1):
-        raise ConfigError(f"numeric {CONTACTS} must be at least 1, got {contacts}")
+        touching = contacts = int(model.numeric_data[model.numeric_adr[asked]])
+        if contacts < 1:
+            raise ConfigError(f"numeric {CONTACTS} must be at least 1, got {contacts}")
+    else:
+        # A pair of flat geoms touches in several points; and any pair may come so near that it is looked at.
+        touching = min(4 * pairs, 64)
+        contacts = max(pairs, touching)
     condim = max([1, *(int(d) for d in model.geom_condim), *(int(d) for d in model.pair_dim)])
     elliptic = int(model.opt.cone) == int(mujoco.mjtCone.mjCONE_ELLIPTIC)
     rows_per_contact = condim if elliptic else max(1, 2 * (condim - 1))
-    # Welds have six rows; each dof and tendon may have friction, and each limit may be reached.
-    rows = 6 * model.neq + model.nv + model.njnt + 2 * model.ntendon
-    return contacts, rows + rows_per_contact * min(contacts, max(64, contacts if asked >= 0 else 0))
+    # A weld has six rows; every dof and tendon may have friction, and every joint and tendon a limit that is reached.
+    others = 6 * model.neq + model.nv + model.njnt + 2 * model.ntendon
+    return contacts, others + rows_per_contact * touching

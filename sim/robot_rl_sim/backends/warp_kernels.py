@@ -33,6 +33,7 @@ SILENT_S = 3.0
 def _note_failures(
     max_speed: float,
     world_overflow: int,
+    shared_overflow: int,
     qpos0: wp.array2d[float],
     overflow: wp.array[int],
     qpos: wp.array2d[float],
@@ -62,19 +63,29 @@ def _note_failures(
             act[world, i] = 0.0
     if not sound or (overflow[world] & world_overflow) != 0:
         failed[world] = True
-    if overflow[world] != 0:
-        wp.atomic_or(overflows, 0, overflow[world])
+    serious = overflow[world] & (world_overflow | shared_overflow)
+    if serious != 0:
+        wp.atomic_or(overflows, 0, serious)
 
 
 def note_failures(
-    m: mjw.Model, d: mjw.Data, failed: torch.Tensor, overflows: torch.Tensor, max_speed: float, world_overflow: int
+    m: mjw.Model,
+    d: mjw.Data,
+    failed: torch.Tensor,
+    overflows: torch.Tensor,
+    *,
+    max_speed: float,
+    world_overflow: int,
+    shared_overflow: int,
 ) -> None:
     """Mark worlds of which speed or position is not a number or beyond reason, and put them where they do no harm.
 
-    `failed` (nworld,) bool also where `world_overflow` happened; `overflows` (1,) int32 collects all worlds'.
+    `failed` (nworld,) bool also where one of `world_overflow` (OverflowType bits) happened; `overflows` (1,) int32
+    collects these and `shared_overflow` of all worlds.
     """
+    limits = [max_speed, world_overflow, shared_overflow]
     outputs = [d.qpos, d.qvel, d.qacc_warmstart, d.act, wp.from_torch(failed), wp.from_torch(overflows)]
-    wp.launch(_note_failures, d.nworld, [max_speed, world_overflow, m.qpos0, d.overflow], outputs)
+    wp.launch(_note_failures, d.nworld, [*limits, m.qpos0, d.overflow], outputs)
 
 
 @contextmanager
