@@ -137,6 +137,15 @@ class SimVecEnv:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
         return {contract_name: self._inputs[name].clone() for name, contract_name in self._contract_names.items()}
 
+    def set_command(self, command: Tensor) -> Tensor:
+        """Ask all worlds for `command` (n_envs, command_dim) from now on, or until the task or a new episode asks for
+        something else; returns obs (n_envs, obs_dim). Raises EnvError where the task takes none."""
+        if "command" not in self._inputs:
+            raise EnvError(f"the task of robot {self.mdp.robot.name!r} takes no command")
+        self._inputs["command"] = command.to(self._inputs["command"]).expand_as(self._inputs["command"]).clone()
+        self._obs = self._encode(self._inputs)
+        return self._obs.clone()
+
     def close(self) -> None:
         """Nothing to release: the worlds go with the object."""
 

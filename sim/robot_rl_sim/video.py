@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,27 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.errors import MissingDependencyError
+from robot_rl_sim.markers import Marker, draw
 
 Frame = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Sphere:
-    """A marker drawn into a frame; it takes no part in physics."""
-
-    pos_w: NDArray[np.float64]
-    """(3,) m, world frame."""
-    radius_m: float
-    rgba: tuple[float, float, float, float]
-
-
 class FrameRenderer:
-    """Renders one model from its camera "main". A context manager, because it owns an OpenGL context.
+    """Renders one model from its camera "main", or, where it has none, from where all of it is seen. A context manager,
+    because it owns an OpenGL context.
 
     Raises MissingDependencyError, with the packages that help, where no offscreen OpenGL can be had.
     """
 
     def __init__(self, model: mujoco.MjModel, width: int = 640, height: int = 480, shadows: bool = True) -> None:
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
         try:
             self._renderer = mujoco.Renderer(model, height=height, width=width)
         except Exception as error:  # each OpenGL back end raises a type of its own
@@ -43,29 +36,21 @@ class FrameRenderer:
                 "and set MUJOCO_GL=egl"
             ) from error
         self._model = model
+        self._camera: str | mujoco.MjvCamera = "main"
+        if "main" not in (model.camera(i).name for i in range(model.ncam)):
+            self._camera = mujoco.MjvCamera()
+            mujoco.mjv_defaultFreeCamera(model, self._camera)
         flags = self._renderer.scene.flags
         flags[int(mujoco.mjtRndFlag.mjRND_SHADOW)] = shadows
         flags[int(mujoco.mjtRndFlag.mjRND_REFLECTION)] = False
 
-    def frame(self, data: mujoco.MjData, markers: Iterable[Sphere] = ()) -> Frame:
+    def frame(self, data: mujoco.MjData, markers: Sequence[Marker] = ()) -> Frame:
         """(height, width, 3) RGB of the state in `data`, whose kinematics must be current."""
         # mj_kinematics moves bodies, and neither cameras nor lights, of which some follow the centre of mass.
         mujoco.mj_comPos(self._model, data)
         mujoco.mj_camlight(self._model, data)
-        self._renderer.update_scene(data, camera="main")
-        scene = self._renderer.scene
-        for marker in markers:
-            if scene.ngeom >= scene.maxgeom:
-                break
-            mujoco.mjv_initGeom(
-                scene.geoms[scene.ngeom],
-                int(mujoco.mjtGeom.mjGEOM_SPHERE),
-                np.full(3, marker.radius_m),
-                marker.pos_w,
-                np.eye(3).ravel(),
-                np.array(marker.rgba, dtype=np.float32),
-            )
-            scene.ngeom += 1
+        self._renderer.update_scene(data, camera=self._camera)
+        draw(self._renderer.scene, markers)
         return self._renderer.render()
 
     def close(self) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from robot_rl.errors import MissingDependencyError
+from robot_rl_sim.markers import sphere
 from robot_rl_sim.models import load_model
-from robot_rl_sim.video import FrameRenderer, Sphere, write_mp4
+from robot_rl_sim.video import FrameRenderer, write_mp4
 
 # MuJoCo chooses its OpenGL when first imported, and another kind of context can crash: rendering gets its own process.
 IN_CHILD = os.environ.get("ROBOT_RL_RENDER_TEST") == "1"
@@ -56,7 +57,7 @@ def test_a_frame_shows_the_robot_and_its_markers(renderer) -> None:
     mujoco.mj_forward(model, data)
     plain = frames.frame(data).astype(int)
     assert plain.std() > 15  # sky alone has 9
-    red = Sphere(data.xpos[1] + [0, 0, 0.1], 0.1, (1.0, 0.0, 0.0, 1.0))
+    red = sphere(data.xpos[1] + [0, 0, 0.1], 0.1, (1.0, 0.0, 0.0, 1.0))
     marked = frames.frame(data, [red]).astype(int)
     changed = np.abs(marked - plain).sum(-1) > 60
     assert 20 < changed.sum() < changed.size / 2

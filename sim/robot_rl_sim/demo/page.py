@@ -15,16 +15,16 @@ from robot_rl.errors import MissingDependencyError
 from robot_rl.robots import LEAP_HAND
 from robot_rl_sim import plots, report
 from robot_rl_sim.demo.ros_session import RosSession
+from robot_rl_sim.markers import GOAL_RGBA, sphere
 from robot_rl_sim.models import load_model
 from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M
-from robot_rl_sim.video import FrameRenderer, Sphere, write_mp4
+from robot_rl_sim.video import FrameRenderer, write_mp4
 
 VIDEO_FPS = 20
 VIDEO_GOALS_S = 8.0
 """How much of the run the video shows, before it jumps to the fault."""
 VIDEO_FAULT_S = (1.0, 1.5)
 """Seconds shown before and after the state stream is cut."""
-TIP_RGBA = (0.16, 0.39, 0.78, 0.45)
 
 
 @dataclass
@@ -73,7 +73,7 @@ def render_session(session: RosSession, path: Path) -> None:
             mujoco.mj_kinematics(model, data)
             goal = session.goals[max(session.goal_at[k], 0)].reshape(-1, 3)
             world = data.xpos[palm] + goal @ data.xmat[palm].reshape(3, 3).T
-            frames.append(renderer.frame(data, [Sphere(p, TOLERANCE_M, TIP_RGBA) for p in world]))
+            frames.append(renderer.frame(data, [sphere(p, TOLERANCE_M, GOAL_RGBA) for p in world]))
     write_mp4(path, frames, VIDEO_FPS)
 
 
