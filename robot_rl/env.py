@@ -137,14 +137,40 @@ def load_tasks() -> dict[str, Task]:
     return tasks
 
 
-def get_task(name: str) -> Task:
-    """Task by name; `gym:<id>` wraps any Gymnasium environment. Raises ConfigError listing the valid names."""
-    if name.startswith("gym:"):
-        from robot_rl.interop.gymnasium import gymnasium_task
+@dataclass(frozen=True)
+class TaskFamily:
+    """Tasks that exist for anything of a kind, named FAMILY:ARGUMENT."""
 
-        return gymnasium_task(name.removeprefix("gym:"))
+    argument: str
+    """What the argument is, such as "<robot>"."""
+    summary: str
+    make: Callable[[str], Task]
+    """The task of an argument. Raises ConfigError for an argument that has none."""
+
+
+def load_families() -> dict[str, TaskFamily]:
+    """All families of the installed parts: gym, and what the entry points `robot_rl.task_families` name."""
+    entries = sorted(entry_points(group="robot_rl.task_families"), key=lambda e: e.name)
+    return {"gym": _GYM} | {entry.name: entry.load() for entry in entries}
+
+
+def get_task(name: str) -> Task:
+    """Task by name, of a table or a family. Raises ConfigError listing the valid names."""
+    kind, colon, argument = name.partition(":")
+    families = load_families()
+    if colon and kind in families:
+        return families[kind].make(argument)
     tasks = load_tasks()
     if name not in tasks:
-        valid = ", ".join(sorted(tasks)) or "none is installed; pip install 'robot-rl[sim]'"
-        raise ConfigError(f"unknown task {name!r}; valid: {valid}, or gym:<Gymnasium id>")
+        valid = ", ".join([*sorted(tasks), *(f"{kind}:{family.argument}" for kind, family in families.items())])
+        raise ConfigError(f"unknown task {name!r}; valid: {valid}")
     return tasks[name]
+
+
+def _gymnasium_task(env_id: str) -> Task:
+    from robot_rl.interop.gymnasium import gymnasium_task
+
+    return gymnasium_task(env_id)
+
+
+_GYM = TaskFamily("<id>", "any Gymnasium environment with box observations and actions", _gymnasium_task)

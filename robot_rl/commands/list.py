@@ -14,9 +14,9 @@ class ListArgs:
 
 
 def run(args: ListArgs) -> Result:
-    from robot_rl.robots import ROBOTS
+    from robot_rl.robots import get_robot, robot_names
 
-    rows = [*_learning(), *(Row(f"robot/{name}", f"{len(r.joints)} joints") for name, r in ROBOTS.items())]
+    rows = [*_learning(), *(Row(f"robot/{name}", f"{len(get_robot(name).joints)} joints") for name in robot_names())]
     for name, entry in load_verbs().items():
         rows.append(Row(f"verb/{name}", entry.value))
     return Result(ok=True, rows=tuple(rows))
@@ -26,13 +26,13 @@ def _learning() -> list[Row]:
     """Tasks and algorithms; a robot, where torch is not installed, has none."""
     try:
         from robot_rl.algorithms.algorithm import ALGORITHMS
-        from robot_rl.env import load_tasks
+        from robot_rl.env import load_families, load_tasks
         from robot_rl.training.recipes import RECIPES
     except ModuleNotFoundError:
         return []
     tasks = load_tasks()
     rows = [Row(f"task/{name}", tasks[name].summary) for name in sorted(tasks)]
-    rows.append(Row("task/gym:<id>", "any Gymnasium environment with box observations and actions"))
+    rows += [Row(f"task/{name}:{family.argument}", family.summary) for name, family in load_families().items()]
     rows += [Row(f"algorithm/{name}", entry.summary) for name, entry in ALGORITHMS.items()]
     return rows + [Row(f"recipe/{name}", recipe.summary) for name, recipe in RECIPES.items()]
 

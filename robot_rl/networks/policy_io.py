@@ -84,6 +84,7 @@ TERMS: dict[str, _Term] = {
     "projected_gravity": _Term(("imu_quat_wxyz",), lambda io: 3, lambda io, x: gravity_in_body(x["imu_quat_wxyz"])),
     "command": _Term(("command",), _command_dim, lambda io, x: x["command"]),
     "tip_error": _Term(("command", "joint_pos"), _command_dim, _tip_error),
+    "joint_error": _Term(("command", "joint_pos"), _n_joints, lambda io, x: x["command"] - x["joint_pos"]),
     "object_pos": _Term(("object_pos",), lambda io: 3, lambda io, x: x["object_pos"]),
     "object_rotation": _Term(
         ("object_quat_wxyz",), lambda io: 6, lambda io, x: rotation_columns(x["object_quat_wxyz"])
@@ -131,6 +132,8 @@ class PolicyIO(nn.Module):
         self.tips = TipKinematics(robot, robot.chains) if any(t.name == "tip_error" for t in terms) else None
         if self.tips is not None and self.command_dim != 3 * self.tips.n_tips:
             raise ConfigError(f"tip_error needs a command of {3 * self.tips.n_tips} numbers, got {self.command_dim}")
+        if any(t.name == "joint_error" for t in terms) and self.command_dim != len(robot.joints):
+            raise ConfigError(f"joint_error needs a command of {len(robot.joints)} numbers, got {self.command_dim}")
         self.default_pos: Tensor
         self.scale: Tensor
         self.offset: Tensor

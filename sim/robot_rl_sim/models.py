@@ -1,4 +1,4 @@
-"""Robot models: the hand-written MJCF of each robot, completed with what its RobotSpec says about the motors."""
+"""Robot models: the MJCF of each robot, ours or imported, completed with what its RobotSpec says about the motors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.errors import ConfigError
-from robot_rl.robots import RobotSpec, get_robot
+from robot_rl.robots import ROBOTS, RobotSpec, get_robot
+from robot_rl.robots.files import added_robots
+from robot_rl_sim.coupling import find_followers, follow
 
 _PACKAGE = Path(__file__).resolve().parent
 # An installed wheel carries the assets inside the package; in the source tree they lie beside it.
@@ -22,7 +24,8 @@ def scene_path(robot: str) -> Path:
     Raises ConfigError for an unknown robot, or one whose scene is not installed.
     """
     name = get_robot(robot).name
-    candidates = [root / name / f"{name}.xml" for root in _ASSET_ROOTS]
+    folders = [root / name for root in _ASSET_ROOTS] if name in ROBOTS else [added_robots()[name]]
+    candidates = [folder / f"{name}.xml" for folder in folders]
     for path in candidates:
         if path.is_file():
             return path
@@ -56,22 +59,67 @@ def add_motors(spec: mujoco.MjSpec, robot: RobotSpec) -> None:
 
 
 def default_qpos(model: mujoco.MjModel, robot: RobotSpec) -> NDArray[np.float64]:
-    """qpos (nq,) of the RobotSpec's default pose.
+    """qpos (nq,) of the RobotSpec's default pose; joints that follow others are where they belong.
 
-    A floating base stands upright with its lowest contact geom, which must be a sphere or capsule, on the floor.
+    A floating base, unless `hang` fixed it, stands upright with its lowest contact geom on the floor, at height 0.
     """
     data = mujoco.MjData(model)
     for joint in robot.joints:
         data.joint(joint.name).qpos = joint.default_pos_rad
-    if robot.floating_base:
+    follow(model, data.qpos, find_followers(model, {model.joint(name).id for name in robot.joint_names}))
+    if robot.floating_base and int(model.jnt_type[0]) == int(mujoco.mjtJoint.mjJNT_FREE):
         mujoco.mj_kinematics(model, data)
-        data.qpos[2] -= min(_bottom_m(model, data, geom) for geom in range(model.ngeom) if model.geom_conaffinity[geom])
+        touches = [g for g in range(model.ngeom) if model.geom_contype[g] or model.geom_conaffinity[g]]
+        bottoms = [bottom_m(model, data, g) for g in touches if model.body_weldid[model.geom_bodyid[g]]]
+        data.qpos[2] -= min(bottoms, default=0.0)
     return data.qpos.copy()
 
 
-def _bottom_m(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
-    """Height of the lowest point of a sphere or capsule."""
-    radius, half_length = model.geom_size[geom][:2]
-    sphere = int(model.geom_type[geom]) == int(mujoco.mjtGeom.mjGEOM_SPHERE)
-    reach = 0.0 if sphere else half_length * abs(data.geom_xmat[geom][8])
-    return float(data.geom_xpos[geom][2] - reach - radius)
+def hang(spec: mujoco.MjSpec, model: mujoco.MjModel, robot: RobotSpec) -> None:
+    """Fix a floating base in the air, upright, too high for any limb to reach the ground. Others stay as they are.
+
+    `model` is what `spec` compiles to before.
+    """
+    if not robot.floating_base:
+        return
+    root = model.body(robot.root_body).id
+    reach = np.zeros(model.nbody)
+    for body in range(root + 1, model.nbody):
+        if int(model.body_rootid[body]) == root:
+            reach[body] = reach[model.body_parentid[body]] + np.linalg.norm(model.body_pos[body])
+    for joint in range(model.njnt):  # a slide's range adds to the length of its limb
+        if int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_SLIDE):
+            reach[model.jnt_bodyid[joint] :] += np.abs(model.jnt_range[joint]).max()
+    around = np.linalg.norm(model.geom_pos, axis=1) + model.geom_rbound
+    farthest = max(
+        (reach[b] + r for b, r in zip(model.geom_bodyid, around, strict=True) if model.body_rootid[b] == root)
+    )
+    body = spec.body(robot.root_body)
+    spec.delete(next(j for j in body.joints if int(j.type) == int(mujoco.mjtJoint.mjJNT_FREE)))
+    body.pos = (*body.pos[:2], farthest + 0.05)
+
+
+def bottom_m(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
+    """Height of the lowest point of a geom, of whatever shape."""
+    kind, size = int(model.geom_type[geom]), model.geom_size[geom]
+    up = data.geom_xmat[geom][6:]  # the vertical in the geom's own axes
+    if kind == int(_SHAPE.mjGEOM_SPHERE):
+        reach = size[0]
+    elif kind == int(_SHAPE.mjGEOM_CAPSULE):
+        reach = size[0] + size[1] * abs(up[2])
+    elif kind == int(_SHAPE.mjGEOM_CYLINDER):
+        reach = size[0] * np.hypot(up[0], up[1]) + size[1] * abs(up[2])
+    elif kind == int(_SHAPE.mjGEOM_ELLIPSOID):
+        reach = np.linalg.norm(size * up)
+    elif kind == int(_SHAPE.mjGEOM_BOX):
+        reach = size @ np.abs(up)
+    elif kind == int(_SHAPE.mjGEOM_MESH):
+        mesh = model.geom_dataid[geom]
+        start, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+        reach = -(model.mesh_vert[start : start + count] @ up).min()
+    else:
+        reach = model.geom_rbound[geom]
+    return float(data.geom_xpos[geom][2] - reach)
+
+
+_SHAPE = mujoco.mjtGeom

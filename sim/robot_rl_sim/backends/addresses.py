@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import mujoco
+import torch
+from torch import Tensor
 
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec
 
 
+def joint_columns(
+    model: mujoco.MjModel, robot: RobotSpec, device: torch.device | str = "cpu"
+) -> tuple[slice | Tensor, slice | Tensor]:
+    """Columns of qpos and qvel that hold the robot's joints, in contract order: slices where the joints lie one behind
+    the other in the model, else indices."""
+    joints = [model.joint(name) for name in robot.joint_names]
+    if [model.actuator(i).name for i in range(model.nu)] != list(robot.joint_names):
+        raise ConfigError(f"robot {robot.name!r}: the model's actuators are not in the order of the RobotSpec")
+    return _columns([int(j.qposadr[0]) for j in joints], device), _columns([int(j.dofadr[0]) for j in joints], device)
+
+
 def joint_addresses(model: mujoco.MjModel, robot: RobotSpec) -> tuple[int, int]:
     """First qpos and dof address of the robot's joints, which must be consecutive and in contract order."""
-    joints = [model.joint(name) for name in robot.joint_names]
-    qpos = [int(j.qposadr[0]) for j in joints]
-    dofs = [int(j.dofadr[0]) for j in joints]
-    actuators = [model.actuator(i).name for i in range(model.nu)]
-    for addresses in (qpos, dofs):
-        if addresses != list(range(addresses[0], addresses[0] + len(joints))):
-            raise ConfigError(f"robot {robot.name!r}: the model's joints are not in the order of the RobotSpec")
-    if actuators != list(robot.joint_names):
-        raise ConfigError(f"robot {robot.name!r}: the model's actuators are not in the order of the RobotSpec")
-    return qpos[0], dofs[0]
+    qpos, dofs = joint_columns(model, robot)
+    if not isinstance(qpos, slice) or not isinstance(dofs, slice):
+        raise ConfigError(f"robot {robot.name!r}: the model's joints are not in the order of the RobotSpec")
+    return qpos.start, dofs.start
+
+
+def _columns(addresses: list[int], device: torch.device | str) -> slice | Tensor:
+    first, end = addresses[0], addresses[0] + len(addresses)
+    return slice(first, end) if addresses == list(range(first, end)) else torch.tensor(addresses, device=device)
 
 
 def free_joint_addresses(model: mujoco.MjModel, body: str) -> tuple[int, int]:

@@ -30,12 +30,18 @@ class BatchSim(Protocol):
     """(num_worlds, nq); writable."""
     qvel: Tensor
     """(num_worlds, nv); writable."""
-    joint_pos: Tensor
-    """(num_worlds, n_joints) rad; part of qpos."""
-    joint_vel: Tensor
-    """(num_worlds, n_joints) rad/s; part of qvel."""
     joint_effort: Tensor
     """(num_worlds, n_joints) N m, applied in the last physics step; read only."""
+
+    @property
+    def joint_pos(self) -> Tensor:
+        """(num_worlds, n_joints) rad; part of qpos. A copy, and not a live view, where other joints lie in between."""
+        ...
+
+    @property
+    def joint_vel(self) -> Tensor:
+        """(num_worlds, n_joints) rad/s; part of qvel, as `joint_pos` of qpos."""
+        ...
 
     @property
     def failed(self) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import RobotSpec
-from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses
+from robot_rl_sim.backends.addresses import free_joint_addresses, joint_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 
 
@@ -32,12 +32,9 @@ class MujocoCpuSim:
         self.model = model
         self._batch = Batch(model, num_worlds, num_threads)
         self._fields: dict[str, Tensor] = {}
-        n = len(robot.joints)
-        first_qpos, first_dof = joint_addresses(model, robot)
+        self._qpos_columns, self._dof_columns = joint_columns(model, robot)
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
-        self.joint_pos = self.qpos[:, first_qpos : first_qpos + n]
-        self.joint_vel = self.qvel[:, first_dof : first_dof + n]
         self.joint_effort = self._view("actuator_force")
         self._ctrl = self._view("ctrl")
         # Outputs hold nothing until the first call after they are bound, so they are bound before any.
@@ -45,6 +42,14 @@ class MujocoCpuSim:
         self._start_row = self._batch.state[0].copy()
         self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
         self._errors = torch.zeros(num_worlds, dtype=torch.bool)
+
+    @property
+    def joint_pos(self) -> Tensor:
+        return self.qpos[:, self._qpos_columns]
+
+    @property
+    def joint_vel(self) -> Tensor:
+        return self.qvel[:, self._dof_columns]
 
     @property
     def failed(self) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends import inertia
-from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses
+from robot_rl_sim.backends.addresses import free_joint_addresses, joint_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.warp_kernels import mjw, note_failures, while_compiling, wp
 
@@ -68,11 +68,11 @@ class MujocoWarpSim:
         that is not there."""
         if num_worlds < 1 or substeps < 1:
             raise ConfigError(f"num_worlds and substeps must be at least 1, got {num_worlds}, {substeps}")
-        first_qpos, first_dof = joint_addresses(model, robot)
         self.num_worlds = num_worlds
         self.substeps = substeps
         self.model = model
         self.device = _torch_device(device)
+        self._qpos_columns, self._dof_columns = joint_columns(model, robot, self.device)
         self._device = wp.device_from_torch(self.device)
         with wp.ScopedDevice(self._device):
             self._model = _put_model(model)
@@ -89,10 +89,7 @@ class MujocoWarpSim:
         self._nominal: dict[str, Tensor] = {}
         self._fields: dict[str, Tensor] = {}
         self._inertia: inertia.InertiaConstants | None = None
-        n = len(robot.joints)
         self.qpos, self.qvel, self._ctrl = views["qpos"], views["qvel"], views["ctrl"]
-        self.joint_pos = self.qpos[:, first_qpos : first_qpos + n]
-        self.joint_vel = self.qvel[:, first_dof : first_dof + n]
         self._outputs = {name: views[name] for name in ("sensordata", "actuator_force") if name in self._state}
         self._effort = views["actuator_force"]
         self._outputs_read = False
@@ -107,6 +104,14 @@ class MujocoWarpSim:
         self._overflows_seen = self._overflows if on_cpu else torch.zeros(1, dtype=torch.int32, pin_memory=True)
         self._plan = torch.zeros(substeps, num_worlds, model.nu, device=self.device)
         self._graphs: dict[str, wp.Graph] = {}
+
+    @property
+    def joint_pos(self) -> Tensor:
+        return self.qpos[:, self._qpos_columns]
+
+    @property
+    def joint_vel(self) -> Tensor:
+        return self.qvel[:, self._dof_columns]
 
     @property
     def joint_effort(self) -> Tensor:

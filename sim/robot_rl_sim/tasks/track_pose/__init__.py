@@ -1,0 +1,70 @@
+"""Pose tracking with any robot: the task that a robot from a file trains on first."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from robot_rl.env import Task, TaskFamily
+from robot_rl.robots import get_robot
+
+if TYPE_CHECKING:
+    from robot_rl_sim.env import SimVecEnv
+
+NAME = "track-pose"
+
+# Tuned for a minute on one core, from 6 to 32 joints; see card.md.
+_SAC: dict[str, Any] = {
+    "num_envs": 128,
+    "total_env_steps": 100_000,
+    "warmup_env_steps": 2_560,
+    "updates_per_env_step": 0.05,
+    "batch_size": 256,
+    "buffer_size": 100_000,
+    "evaluate_every": 0,
+    "evaluate_episodes": 200,
+    "checkpoint_every": 0,
+    "log_every": 10_000,
+    "learning_rate": 1e-3,
+    "lr_decay": True,
+    "gamma": 0.8,
+    "tau": 0.02,
+    "initial_alpha": 0.01,
+    "actor_hidden": (128, 128),
+    "critic_hidden": (128, 128),
+}
+
+
+def make_task(robot: str) -> Task:
+    """track-pose of any robot that `get_robot` knows."""
+    get_robot(robot)
+    return Task(
+        name=f"{NAME}:{robot}",
+        summary=f"{robot}: bring every joint to a goal pose in two seconds",
+        robot=robot,
+        make_env=partial(make_env, robot=robot),
+        presets={"sac": _SAC},
+    )
+
+
+def make_env(
+    *,
+    robot: str,
+    num_envs: int,
+    seed: int,
+    randomize: bool = True,
+    device: str = "cpu",
+    num_threads: int = 0,
+    backend: str = "auto",
+) -> SimVecEnv:
+    """See robot_rl.env.EnvFactory."""
+    from robot_rl_sim.randomization import NOMINAL
+    from robot_rl_sim.tasks.assemble import assemble
+    from robot_rl_sim.tasks.track_pose.mdp import TrackPose, randomization
+
+    mdp = TrackPose(get_robot(robot), seed)
+    ranges = randomization(mdp.robot) if randomize else NOMINAL
+    return assemble(mdp, num_envs, seed, ranges, device, num_threads, backend)
+
+
+FAMILY = TaskFamily("<robot>", "any robot: bring every joint to a goal pose in two seconds", make_task)
