@@ -15,6 +15,8 @@ from robot_rl_sim.symmetry import mirror
 from robot_rl_sim.tasks import TASKS
 from robot_rl_sim.tasks.assemble import assemble
 from robot_rl_sim.tasks.g1_balance.mdp import G1Balance, G1BalanceConfig
+from robot_rl_sim.tasks.g1_velocity.mdp import G1Velocity, G1VelocityConfig
+from robot_rl_sim.terrain import TerrainConfig
 
 NEVER = PushConfig((0.0, 0.0), (10_000, 10_000))
 WORLDS = 8
@@ -79,6 +81,59 @@ def test_a_mirrored_robot_moves_as_the_mirror_image():
         torch.testing.assert_close(ours.reward, theirs.reward, rtol=0, atol=2e-3)
     reflected = other_side(one.sim.qpos.clone(), one.sim.qvel.clone())
     np.testing.assert_allclose(reflected[0], two.sim.qpos, atol=1e-3)
+
+
+def walkers(terrain: TerrainConfig | None = None) -> tuple[SimVecEnv, SimVecEnv, torch.Tensor, torch.Tensor]:
+    """Two environments, and a state near standing on the ground at the origin."""
+    torch.manual_seed(0)
+    config = G1VelocityConfig(pushes=NEVER, terrain=terrain, history_length=2)
+    one, two = (assemble(G1Velocity(WORLDS, config), WORLDS, 0, NOMINAL, "cpu", 1) for _ in range(2))
+    qpos = one.mdp.start(torch.arange(WORLDS), torch.Generator().manual_seed(1)).qpos.clone()
+    qpos[:, :2] = 0.3 * torch.randn(WORLDS, 2)
+    qpos[:, 3:7] = torch.nn.functional.normalize(qpos[:, 3:7] + 0.1 * torch.randn(WORLDS, 4), dim=-1)
+    return one, two, qpos, 0.3 * torch.randn(WORLDS, 35).double()
+
+
+def test_a_mirrored_walker_is_asked_and_told_the_mirror_image():
+    """Commands, the gait's clock half a cycle on, what the feet do, and the rewards of it all."""
+    one, two, qpos, qvel = walkers()
+    image = one.mdp.mirror
+    for env, (position, velocity) in ((one, (qpos, qvel)), (two, other_side(qpos, qvel))):
+        env.sim.set_state(torch.arange(WORLDS), position, velocity)
+    command = torch.rand(WORLDS, 3) - 0.5
+    one._inputs["command"] = command
+    two._inputs["command"] = command * torch.tensor([1.0, -1.0, -1.0])
+    two._inputs["gait_phase"] += 0.5
+    two._steps += 20
+    differ = 0
+    for step in range(6):
+        action = 2 * torch.rand(WORLDS, 29) - 1
+        ours, theirs = one.step(action), two.step(image.action(action))
+        if step == 0:
+            continue  # the frame before is still that of the start
+        rows = [torch.cat((result.final_obs, result.final_privileged), -1) for result in (ours, theirs)]
+        torch.testing.assert_close(image.obs(rows[0]), rows[1], rtol=0, atol=5e-3)
+        torch.testing.assert_close(ours.reward, theirs.reward, rtol=0, atol=1e-3)
+        contact = one.mdp.state["foot_standing"]
+        differ += int((contact[:, 0] != contact[:, 1]).sum())
+    assert differ > 3  # or the feet's columns would not tell left from right
+
+
+def test_the_ground_around_a_mirrored_walker_is_the_mirror_image():
+    """Beside the other side of the waves, which but for their triangles are symmetric about the middle of their patch."""
+    one, two, qpos, qvel = walkers(TerrainConfig(kinds=("waves",), levels=2))
+    terrain, image = one.mdp.terrain, one.mdp.mirror
+    middle = torch.tensor(terrain.center(0, 1))
+    qpos[:, 2] = 0.79 + terrain.height(qpos[:, :2].float() + middle)
+    for env, (position, velocity) in ((one, (qpos, qvel)), (two, other_side(qpos, qvel))):
+        position = position.clone()
+        position[:, :2] += middle
+        env.sim.set_state(torch.arange(WORLDS), position, velocity)
+    obs = torch.zeros(WORLDS, one.obs_dim)
+    rows = [torch.cat((obs, env.privileged()), -1) for env in (one, two)]
+    torch.testing.assert_close(image.obs(rows[0]), rows[1], rtol=0, atol=0.02)
+    scan = rows[0][:, -15:].unflatten(-1, (5, 3))
+    assert (scan[..., 0] - scan[..., 2]).abs().max() > 0.2
 
 
 def test_tasks_without_two_like_sides_say_so():
