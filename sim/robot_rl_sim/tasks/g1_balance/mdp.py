@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mujoco
 import torch
@@ -27,9 +27,9 @@ class G1BalanceConfig:
     control_period_s: float = 0.02
     substeps: int = 4
     max_episode_steps: int = 500
-    pushes: PushConfig = PushConfig(speed_m_s=(0.1, 0.5), interval_steps=(75, 150))
-    """0.1 to 0.5 m/s every 1.5 to 3 s: as fast as the field's (up to 0.5 m/s every 5 s in unitree_rl_lab, every 1 to 3 s
-    in mjlab on level ground). From about 0.2 m/s backwards, standing takes a step."""
+    pushes: PushConfig = field(default_factory=lambda: PushConfig((0.1, 0.5), (75, 150)))
+    """0.1 to 0.5 m/s every 1.5 to 3 s: as fast as the field's (up to 0.5 m/s every 5 s in unitree_rl_lab, every 1 to
+    3 s in mjlab on level ground). From about 0.2 m/s backwards, standing takes a step."""
     start_joint_noise_rad: float = 0.05
     start_velocity_noise: float = 0.1
     """m/s, and rad/s."""
