@@ -76,8 +76,15 @@ def warp_cpu(model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps:
     return MujocoWarpSim(model, robot, num_worlds, substeps, "cpu")
 
 
+def isaac_gym_double(model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps: int) -> BatchSim:
+    """The backend is ours; the Isaac Gym under it is a double."""
+    from isaac_gym_double import make_sim
+
+    return make_sim(model, robot, num_worlds, substeps)
+
+
 Factory = Callable[[mujoco.MjModel, RobotSpec, int, int], BatchSim]
-BACKENDS: dict[str, Factory] = {"mujoco": mujoco_cpu, "warp": warp_cpu}
+BACKENDS: dict[str, Factory] = {"mujoco": mujoco_cpu, "warp": warp_cpu, "isaacgym": isaac_gym_double}
 
 
 @pytest.fixture(params=BACKENDS)

@@ -23,7 +23,9 @@ from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.models import load_model, load_spec
 from robot_rl_sim.randomization import RandomizationConfig
-from robot_rl_sim.tasks.leap_reach.mdp import LeapReach, LeapReachConfig
+from robot_rl_sim.tasks.g1_velocity.feet import add_foot_sensors
+from robot_rl_sim.tasks.reach.hands import LEAP
+from robot_rl_sim.tasks.reach.mdp import Reach, ReachConfig
 
 WORLDS = 3
 
@@ -159,6 +161,41 @@ def test_friction_reaches_the_shapes() -> None:
     np.testing.assert_allclose(doubled, 2 * nominal, rtol=1e-6)
 
 
+def test_sensors_read_what_those_of_the_model_do(generator) -> None:
+    """In the air, at the start and on the move; then on the ground, whether the feet touch it."""
+    spec = load_spec("unitree_g1")
+    add_foot_sensors(spec)
+    model = without_passive_joints(spec.compile())
+    ours, reference = pair(model, UNITREE_G1, 4)
+    qpos, qvel = start(model, UNITREE_G1, generator)
+    names = [model.sensor(i).name for i in range(model.nsensor)]
+    for sim in (ours, reference):
+        gravity = sim.model_field("opt.gravity")
+        gravity[1, 0] = 3.0
+        sim.apply_model(torch.tensor([1]))
+        sim.set_state(torch.arange(WORLDS), qpos, qvel)
+    for target in (None, 0.0, 0.02):
+        for sim in (ours, reference) if target is not None else ():
+            sim.step(qpos[:, 7:] + target)
+        for name in names:
+            if name == "imu_acc" and target is None:
+                continue  # at the start, gravity there is the scene's
+            atol = 0.3 if name == "imu_acc" else 1e-4  # the mean over a step, and MuJoCo's at its start; 1 g is 9.81
+            torch.testing.assert_close(ours.sensor(name).double(), reference.sensor(name), rtol=0, atol=atol)
+    for sim in (ours, reference):
+        qpos[:, 2], qpos[:, 3:7] = 0.75, torch.tensor([1.0, 0.0, 0.0, 0.0])
+        sim.set_state(torch.arange(WORLDS), qpos, 0 * qvel)
+    touched = torch.zeros(WORLDS, 2, dtype=torch.bool)
+    for _ in range(15):
+        both = []
+        for sim in (ours, reference):
+            sim.step(qpos[:, 7:])
+            both.append(torch.cat([sim.sensor(f"{side}_sole_contact") for side in ("left", "right")], 1) > 0)
+        touched |= both[0]
+        assert (both[0] == both[1]).float().mean() > 0.8  # one is of the last step, the other of the state before
+    assert touched.any()
+
+
 def test_fields_that_isaac_gym_has_not_are_refused() -> None:
     sim = make_sim(model_of(LEAP_HAND), LEAP_HAND, 2, 4)
     with pytest.raises(ConfigError, match=r"'geom_size'.*body_mass"):
@@ -166,7 +203,7 @@ def test_fields_that_isaac_gym_has_not_are_refused() -> None:
     sim.model_field("actuator_biasprm")[0, 3, 1] *= 2
     with pytest.raises(ConfigError, match="biasprm"):
         sim.apply_model(torch.arange(2))
-    with pytest.raises(ConfigError, match="'imu_acc'"):
+    with pytest.raises(ConfigError, match="'imu_acc'; it can: none"):
         sim.sensor("imu_acc")
 
 
@@ -222,7 +259,7 @@ def test_state_dict_goes_on(generator) -> None:
 
 def test_a_task_runs_on_it() -> None:
     """Randomised, over episode ends: nothing that a task does asks for more than the backend has."""
-    mdp = LeapReach(seed=0, config=LeapReachConfig(pool_size=16, max_episode_steps=3))
+    mdp = Reach(LEAP, seed=0, config=ReachConfig(pool_size=16, max_episode_steps=3))
     model = mdp.model_spec().compile()
     with pytest.warns(UserWarning, match="frictionloss"):
         sim = make_sim(model, LEAP_HAND, 2, mdp.substeps)

@@ -4,7 +4,7 @@ What has been run is this module against a double of that API, which checks ever
 
 Isaac Gym runs in Python 3.6 to 3.8 only, and must be imported before torch. So it runs in a process of its own,
 `isaac_gym_worker`, in the interpreter that ISAACGYM_PYTHON names; states, targets and properties pass through shared
-memory. All tensors here are therefore on the CPU, whatever `device` PhysX runs on.
+memory. All tensors here are therefore on the CPU, whatever device PhysX runs on: ISAACGYM_DEVICE, or else cuda:0.
 
 Conventions are translated here. Isaac Gym has quaternions xyzw, ours are wxyz; of a floating body it gives the velocity
 of the centre of mass and the angular velocity in the world, ours are that of the body's origin and in the body's frame;
@@ -26,6 +26,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,12 +44,14 @@ from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.isaac_gym_assets import (
     Actor,
     body_name,
-    colliding_geoms,
     collision_filters,
     ground,
+    joints_of,
     principal_to_body,
+    shapes_of,
     split,
 )
+from robot_rl_sim.backends.isaac_gym_sensors import readable
 
 ENVIRONMENT_VARIABLE = "ISAACGYM_PYTHON"
 HELP = (
@@ -59,9 +62,11 @@ HELP = (
 )
 FIELDS = (
     "body_mass", "body_inertia", "body_ipos", "geom_friction", "actuator_gainprm", "actuator_biasprm", "dof_damping",
-    "dof_frictionloss", "dof_armature",
+    "dof_frictionloss", "dof_armature", "opt.gravity",
 )  # fmt: skip
 """Model fields that may differ between worlds; `dof_frictionloss` without effect."""
+UNLIMITED = 1e9
+"""N m: a motor without a limit."""
 SPACING_M = 4.0
 """Between the origins of worlds. They do not touch each other at any distance; overlapping, they would cost time."""
 
@@ -75,7 +80,7 @@ class Connection(Protocol):
 
 
 class IsaacGymSim:
-    """See BatchSim. `device` is where PhysX runs: cpu, or cuda:0 and so on.
+    """See BatchSim. `physx` is the device that PhysX runs on: cpu, or cuda:0 and so on.
 
     Raises MissingDependencyError if there is no Isaac Gym, and ConfigError for a model that it cannot do.
     """
@@ -86,7 +91,7 @@ class IsaacGymSim:
         robot: RobotSpec,
         num_worlds: int,
         substeps: int,
-        device: str = "cuda:0",
+        physx: str | None = None,
         connect: Callable[[dict[str, Any]], Connection] | None = None,
     ) -> None:
         """`connect` starts the worker with its configuration; by default in a process."""
@@ -97,6 +102,7 @@ class IsaacGymSim:
         self.device = torch.device("cpu")
         self.model = model
         n = len(robot.joints)
+        self._joint_names = robot.joint_names
         first_qpos, self._first_dof = joint_addresses(model, robot)
         self.qpos = torch.from_numpy(model.qpos0).float().repeat(num_worlds, 1)
         self.qvel = torch.zeros(num_worlds, model.nv)
@@ -109,20 +115,22 @@ class IsaacGymSim:
         self._seen = (self.qpos.clone(), self.qvel.clone())
         self._written = torch.ones(num_worlds, dtype=torch.bool)
 
-        # The robot, which has the joints, goes first.
-        actors = sorted(split(model), key=lambda a: body_name(model, a.root) != robot.root_body)
+        actors = split(model)
         if model.njnt != n + sum(a.free for a in actors):
             raise ConfigError(f"the Isaac Gym backend cannot do joints that are not of robot {robot.name!r}")
         self._free = [(i, a.root, *free_joint_addresses(model, a.name)) for i, a in enumerate(actors) if a.free]
         self._bodies = [body for actor in actors for body in actor.bodies]
-        self._geoms = [g for body in self._bodies for g in _shapes(model, body)]
+        self._geoms = [g for body in self._bodies for g in shapes_of(model, body)]
         self._principal = torch.from_numpy(principal_to_body(model))[self._bodies]
         self._origins = _grid(num_worlds)
-        if model.dof_frictionloss[self._first_dof :].any():
+        self._sensors = readable(model)
+        self._watched = sorted({sensor.body for sensor in self._sensors.values() if sensor.body in self._bodies})
+        self._readings: dict[str, Tensor] = {}
+        if model.dof_frictionloss.any():
             warnings.warn("Isaac Gym has no joint friction in N m: frictionloss is left out", stacklevel=2)
 
         self._files = tempfile.TemporaryDirectory(prefix="robot-rl-isaacgym-")
-        config = self._configuration(actors, device)
+        config = self._configuration(actors, physx or os.environ.get("ISAACGYM_DEVICE", "cuda:0"))
         self._connection = (connect or Process)(config)
         self._arrays = {name: torch.from_numpy(array) for name, array in self._connection.arrays.items()}
         self._write_properties(torch.arange(num_worlds))
@@ -133,10 +141,17 @@ class IsaacGymSim:
         return self.qpos[:, qpos : qpos + 7], self.qvel[:, dof : dof + 6]
 
     def sensor(self, name: str) -> Tensor:
-        raise ConfigError(f"the Isaac Gym backend reads no sensors of the model, asked for {name!r}")
+        valid = ", ".join(n for n, sensor in self._sensors.items() if sensor.body in self._watched)
+        if name not in valid.split(", "):
+            raise ConfigError(f"the Isaac Gym backend cannot read sensor {name!r}; it can: {valid or 'none'}")
+        if name not in self._readings:
+            self._readings[name] = torch.zeros(self.num_worlds, int(self.model.sensor(name).dim[0]))
+            self._read_sensors()
+            self._read_at_start(self._written.nonzero().squeeze(-1))
+        return self._readings[name]
 
     def nominal(self, name: str) -> Tensor:
-        return torch.from_numpy(np.array(getattr(self.model, name)))
+        return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity
 
     def model_field(self, name: str) -> Tensor:
         if name not in FIELDS:
@@ -156,24 +171,24 @@ class IsaacGymSim:
         self.joint_effort[worlds] = 0.0
         self.failed[worlds] = False
         self._written[worlds] = True
+        self._read_at_start(worlds)
 
     def step(self, ctrl: Tensor) -> None:
         per_step = ctrl if ctrl.dim() == 3 else ctrl.unsqueeze(1)
         self._arrays["target"].copy_(per_step.transpose(0, 1).expand(self.substeps, -1, -1))
         for seen, now in zip(self._seen, (self.qpos, self.qvel), strict=True):
             self._written |= (seen != now).any(1)
-        worlds = self._written.nonzero().squeeze(-1)
+        sound = self._sound()
+        worlds = (self._written & sound).nonzero().squeeze(-1)  # what is not finite would not leave PhysX again
         self._write_states(worlds)
         self._connection.request("step", worlds.tolist())
         self._read_states()
         self._written.zero_()
-        slow = self.qvel.abs().amax(1) < MAX_SPEED if self.model.nv else ~self.failed
-        self.failed |= ~slow | ~torch.isfinite(self.qpos).all(1)
+        self.failed |= ~(sound & self._sound())
 
     def state_dict(self) -> dict[str, Tensor]:
         fields = {f"model/{name}": field.clone() for name, field in self._fields.items()}
-        state = {"qpos": self.qpos, "qvel": self.qvel, "joint_effort": self.joint_effort, "failed": self.failed}
-        return {name: value.clone() for name, value in state.items()} | fields
+        return {name: value.clone() for name, value in self._state().items()} | fields
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         expected = {name: tuple(value.shape) for name, value in self.state_dict().items()}
@@ -185,41 +200,56 @@ class IsaacGymSim:
         everyone = torch.arange(self.num_worlds)
         if self._fields:
             self.apply_model(everyone)
-        self.set_state(everyone, state["qpos"], state["qvel"])
-        self.joint_effort.copy_(state["joint_effort"])
-        self.failed.copy_(state["failed"])
+        for name, value in self._state().items():
+            value.copy_(state[name])
+        self._written.fill_(True)
 
     def snapshot(self, world: int) -> mujoco.MjData:
         """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
         data = mujoco.MjData(self.model)
         data.qpos[:], data.qvel[:] = self.qpos[world].numpy(), self.qvel[world].numpy()
+        data.ctrl[:] = self.joint_pos[world].numpy()
         mujoco.mj_forward(self.model, data)
         return data
 
-    def _configuration(self, actors: list[Actor], device: str) -> dict[str, Any]:
+    def _state(self) -> dict[str, Tensor]:
+        """What is kept here of the physics' state, live."""
+        state = {"qpos": self.qpos, "qvel": self.qvel, "joint_effort": self.joint_effort, "failed": self.failed}
+        return state | {f"sensor/{name}": reading for name, reading in self._readings.items()}
+
+    def _sound(self) -> Tensor:
+        """(n,) bool: finite, and not beyond what can be. Written so that NaN is not."""
+        return (self.qpos.abs() < mujoco.mjMAXVAL).all(1) & (self.qvel.abs() < MAX_SPEED).all(1)
+
+    def _configuration(self, actors: list[Actor], physx: str) -> dict[str, Any]:
         """What the worker needs to build the scene; the MJCF files are written."""
         model, filters = self.model, collision_filters(self.model)
         folder = Path(self._files.name)
-        described = []
+        described, owner = [], {}
         for i, actor in enumerate(actors):
             (folder / f"actor{i}.xml").write_text(actor.mjcf)
             w, *xyz = model.body_quat[actor.root].tolist()
-            joints = [model.joint(j).name for b in actor.bodies for j in _hinges(model, b)]
+            moving = actor.bodies[1:] if actor.free else actor.bodies
+            joints = [model.joint(j).name for body in moving for j in joints_of(model, body)]
+            owner |= dict.fromkeys(joints, i)
             described.append({
-                "name": actor.name, "file": f"actor{i}.xml", "free": actor.free,
+                "name": actor.name, "file": f"actor{i}.xml", "free": actor.free, "joints": joints,
                 "pos": model.body_pos[actor.root].tolist(), "quat_xyzw": [*xyz, w],
-                "bodies": [body_name(model, b) for b in actor.bodies], "joints": joints,
-                "shapes": [len(_shapes(model, b)) for b in actor.bodies],
+                "bodies": [body_name(model, b) for b in actor.bodies],
+                "shapes": [len(shapes_of(model, b)) for b in actor.bodies],
             })  # fmt: skip
         sizes = {
             "worlds": self.num_worlds, "substeps": self.substeps, "actors": len(actors),
             "dofs": self.joint_pos.shape[1], "bodies": len(self._bodies), "shapes": len(self._geoms),
+            "watched": len(self._watched),
         }  # fmt: skip
         return {
-            "device": device, "dt": float(model.opt.timestep), "gravity": model.opt.gravity.tolist(),
+            "device": physx, "dt": float(model.opt.timestep), "gravity": model.opt.gravity.tolist(),
             "ground_friction": ground(model), "max_speed": MAX_SPEED, "folder": str(folder),
             "shared": str(folder / "shared"), "sizes": sizes, "actors": described,
             "origins": self._origins.tolist(), "filters": filters[self._geoms].tolist(),
+            "joints": [[owner[name], name] for name in self._joint_names],
+            "watched": [self._bodies.index(body) for body in self._watched],
         }  # fmt: skip
 
     def _write_properties(self, worlds: Tensor) -> None:
@@ -232,20 +262,22 @@ class IsaacGymSim:
         if not torch.allclose(gain, -bias[..., 1]) or bias[..., 0].any():
             raise ConfigError("Isaac Gym's position drive needs actuator_biasprm to be (0, -kp, -kd) and gainprm kp")
         dofs = slice(self._first_dof, self._first_dof + gain.shape[1])
-        inertia = torch.diag_embed(values("body_inertia")[:, self._bodies])
         mass = values("body_mass")[:, self._bodies]
-        empty = mass == 0  # the world, and frames without substance: see the assets
+        empty = (mass == 0).double()  # the world, and frames without substance, get some: see the assets
+        inertia = torch.diag_embed(values("body_inertia")[:, self._bodies] + empty.unsqueeze(-1))
+        limited = self.nominal("actuator_forcelimited").bool()
+        effort = torch.where(limited, self.nominal("actuator_forcerange")[:, 1], UNLIMITED)
         written = {
             "stiffness": gain,
             "damping": values("dof_damping")[:, dofs] - bias[..., 2],
             "armature": values("dof_armature")[:, dofs],
-            "effort": self.nominal("actuator_forcerange")[:, 1].expand_as(gain),
+            "effort": effort.expand_as(gain),
+            "gravity": values("opt.gravity") - self.nominal("opt.gravity"),
             "mass": mass + empty,
             "com": values("body_ipos")[:, self._bodies],
-            "inertia": self._principal @ (inertia + torch.diag_embed(empty.unsqueeze(-1).expand(-1, -1, 3) * 1.0))
-            @ self._principal.mT,
+            "inertia": self._principal @ inertia @ self._principal.mT,
             "friction": values("geom_friction")[:, self._geoms, 0],
-        }  # fmt: skip
+        }
         for name, value in written.items():
             self._arrays[name][worlds] = value.float()
 
@@ -267,6 +299,24 @@ class IsaacGymSim:
         dofs = torch.stack((self.joint_pos[worlds], self.joint_vel[worlds]), dim=-1)
         self._arrays["dof"][worlds] = dofs
 
+    def _read_sensors(self) -> None:
+        everyone = torch.arange(self.num_worlds)
+        gravity = self._fields.get("opt.gravity", self.nominal("opt.gravity").expand(self.num_worlds, 3)).float()
+        for name, reading in self._readings.items():
+            sensor = self._sensors[name]
+            before, after = self._arrays["watched"][:, self._watched.index(sensor.body)].unbind(1)
+            before = torch.cat((before[:, :3] - self._origins, before[:, 3:]), dim=1)
+            com = self._com(everyone, sensor.body)
+            reading.copy_(sensor.read(before, after, com, gravity, self.model.opt.timestep))
+
+    def _read_at_start(self, worlds: Tensor) -> None:
+        """Sensors of worlds that have not moved yet, whose bodies Isaac Gym has not moved yet: by MuJoCo."""
+        for world in worlds.tolist() if self._readings else ():
+            data = self.snapshot(world)
+            for name, reading in self._readings.items():
+                at = self._sensors[name].address
+                reading[world] = torch.from_numpy(data.sensordata[at : at + reading.shape[1]])
+
     def _read_states(self) -> None:
         everyone = torch.arange(self.num_worlds)
         for i, body, q, v in self._free:
@@ -279,6 +329,7 @@ class IsaacGymSim:
         self.joint_pos.copy_(self._arrays["dof"][..., 0])
         self.joint_vel.copy_(self._arrays["dof"][..., 1])
         self.joint_effort.copy_(self._arrays["force"])
+        self._read_sensors()
         for seen, now in zip(self._seen, (self.qpos, self.qvel), strict=True):
             seen.copy_(now)
 
@@ -327,20 +378,8 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
         process.kill()
 
 
-def _shapes(model: mujoco.MjModel, body: int) -> list[int]:
-    """Geoms of a body that its actor has: those that collide, but for the floor."""
-    plane = int(mujoco.mjtGeom.mjGEOM_PLANE)
-    return [g for g in colliding_geoms(model, body) if int(model.geom_type[g]) != plane]
-
-
-def _hinges(model: mujoco.MjModel, body: int) -> list[int]:
-    first = int(model.body_jntadr[body])
-    free = int(mujoco.mjtJoint.mjJNT_FREE)
-    return [j for j in range(first, first + int(model.body_jntnum[body])) if int(model.jnt_type[j]) != free]
-
-
 def _grid(n: int) -> Tensor:
-    """Origins (n, 3) of the worlds in a square, m."""
+    """Origins (n, 3) of the worlds in a square around 0, where single precision is finest, m."""
     side = math.ceil(math.sqrt(n))
-    i = torch.arange(n)
-    return SPACING_M * torch.stack((i % side, i // side, torch.zeros(n)), dim=1)
+    i, middle = torch.arange(n), (side - 1) / 2
+    return SPACING_M * torch.stack((i % side - middle, i // side - middle, torch.zeros(n)), dim=1)

@@ -40,12 +40,12 @@ def split(model: mujoco.MjModel) -> list[Actor]:
     """The actors of a model, and what it has that Isaac Gym cannot do as a ConfigError."""
     _check(model)
     roots = [b for b in range(1, model.nbody) if int(model.body_parentid[b]) == 0]
-    if any(int(model.geom_type[g]) != _PLANE for g in colliding_geoms(model, 0)):
+    if shapes_of(model, 0):
         roots.append(0)
     actors = []
     for root in roots:
         bodies = (0,) if root == 0 else tuple(b for b in range(1, model.nbody) if int(model.body_rootid[b]) == root)
-        free = [int(model.jnt_type[j]) for j in _joints(model, root)] == [_FREE]
+        free = [int(model.jnt_type[j]) for j in joints_of(model, root)] == [_FREE]
         actors.append(Actor(body_name(model, root), root, bodies, free, _mjcf(model, root)))
     return actors
 
@@ -62,6 +62,17 @@ def colliding_geoms(model: mujoco.MjModel, body: int) -> list[int]:
     return [g for g in geoms if int(model.geom_contype[g]) or int(model.geom_conaffinity[g])]
 
 
+def shapes_of(model: mujoco.MjModel, body: int) -> list[int]:
+    """Geoms of a body that its actor has: those that collide, but for the floor."""
+    return [g for g in colliding_geoms(model, body) if int(model.geom_type[g]) != _PLANE]
+
+
+def joints_of(model: mujoco.MjModel, body: int) -> range:
+    """Joint ids of a body."""
+    first = int(model.body_jntadr[body])
+    return range(first, first + int(model.body_jntnum[body]))
+
+
 def ground(model: mujoco.MjModel) -> float | None:
     """Friction of the ground, if the model has any."""
     planes = [g for g in range(model.ngeom) if int(model.geom_type[g]) == _PLANE and g in colliding_geoms(model, 0)]
@@ -73,7 +84,7 @@ def collision_filters(model: mujoco.MjModel) -> NDArray[np.int64]:
 
     Every bit belongs to shapes of which no two collide; together the bits cover all such pairs.
     """
-    geoms = [g for b in range(model.nbody) for g in colliding_geoms(model, b) if int(model.geom_type[g]) != _PLANE]
+    geoms = [g for body in range(model.nbody) for g in shapes_of(model, body)]
     apart = {(a, b) for a in geoms for b in geoms if a != b and not _collide(model, a, b)}
     bits = np.zeros(model.ngeom, np.int64)
     bit = 0
@@ -134,17 +145,17 @@ def _check(model: mujoco.MjModel) -> None:
         raise ConfigError(f"the Isaac Gym backend cannot do: {'; '.join(problems)}; take backend 'mujoco' or 'warp'")
 
 
-def _joints(model: mujoco.MjModel, body: int) -> range:
-    first = int(model.body_jntadr[body])
-    return range(first, first + int(model.body_jntnum[body]))
-
-
 def _mjcf(model: mujoco.MjModel, root: int) -> str:
     """Every number is written out: no defaults, classes or includes for an importer to overlook."""
     top = ElementTree.Element("mujoco", model=body_name(model, root))
     ElementTree.SubElement(top, "compiler", angle="radian", inertiafromgeom="false")
     world = ElementTree.SubElement(top, "worldbody")
-    elements = {root: _body(world, model, root, at_origin=True)}
+    if [int(model.jnt_type[j]) for j in joints_of(model, root)] in ([], [_FREE]):
+        elements = {root: _body(world, model, root, at_origin=True)}
+    else:  # what stands still is then the body that its joint holds on to
+        base = ElementTree.SubElement(world, "body", name=f"base_of_{body_name(model, root)}")
+        ElementTree.SubElement(base, "inertial", pos="0 0 0", mass="1", diaginertia="1 1 1")
+        elements = {root: _body(base, model, root, at_origin=True)}
     if root:
         for body in range(root + 1, model.nbody):
             parent = elements.get(int(model.body_parentid[body]))
@@ -162,7 +173,7 @@ def _body(parent: ElementTree.Element, model: mujoco.MjModel, body: int, at_orig
         inertia = ((0, 0, 0), (1, 0, 0, 0), 1.0, (1, 1, 1))
     names = ("pos", "quat", "mass", "diaginertia")
     ElementTree.SubElement(element, "inertial", {n: _text(v) for n, v in zip(names, inertia, strict=True)})
-    for joint in _joints(model, body):
+    for joint in joints_of(model, body):
         name = model.joint(joint).name
         if int(model.jnt_type[joint]) == _FREE:
             ElementTree.SubElement(element, "freejoint", name=name or f"joint{joint}")
@@ -170,15 +181,13 @@ def _body(parent: ElementTree.Element, model: mujoco.MjModel, body: int, at_orig
         kind, limited = _JOINTS[int(model.jnt_type[joint])], "true" if model.jnt_limited[joint] else "false"
         values = {"axis": _text(model.jnt_axis[joint]), "range": _text(model.jnt_range[joint])}
         ElementTree.SubElement(element, "joint", values, name=name, type=kind, limited=limited)
-    for geom in colliding_geoms(model, body):
-        kind = int(model.geom_type[geom])
-        if kind == _PLANE:
-            continue
-        size = model.geom_size[geom][: {"sphere": 1, "box": 3}.get(_SHAPES[kind], 2)]
+    for geom in shapes_of(model, body):
+        kind = _SHAPES[int(model.geom_type[geom])]
+        size = model.geom_size[geom][: {"sphere": 1, "box": 3}.get(kind, 2)]
         values = {"size": size, "pos": model.geom_pos[geom], "quat": model.geom_quat[geom]}
         values["friction"] = model.geom_friction[geom]
         name = model.geom(geom).name or f"geom{geom}"
-        ElementTree.SubElement(element, "geom", {k: _text(v) for k, v in values.items()}, name=name, type=_SHAPES[kind])
+        ElementTree.SubElement(element, "geom", {k: _text(v) for k, v in values.items()}, name=name, type=kind)
     return element
 
 

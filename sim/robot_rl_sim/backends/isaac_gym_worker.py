@@ -18,15 +18,19 @@ import numpy as np
 
 # Array -> its shape, from the sizes in the configuration. All are float32, one behind the other in the shared file.
 # root: position, quaternion (xyzw), linear velocity of the centre of mass, angular velocity, all in the world.
+# watched: the same of some bodies and the force of contacts on them, before and after the last physics step.
+# gravity: what a world has more than the scene.
 ARRAYS = {
     "root": ("worlds", "actors", 13),
     "dof": ("worlds", "dofs", 2),
     "force": ("worlds", "dofs"),
     "target": ("substeps", "worlds", "dofs"),
+    "watched": ("worlds", "watched", 2, 16),
     "stiffness": ("worlds", "dofs"),
     "damping": ("worlds", "dofs"),
     "armature": ("worlds", "dofs"),
     "effort": ("worlds", "dofs"),
+    "gravity": ("worlds", 3),
     "mass": ("worlds", "bodies"),
     "com": ("worlds", "bodies", 3),
     "inertia": ("worlds", "bodies", 3, 3),
@@ -63,8 +67,8 @@ class Worlds:
         self.sim = self._create_sim()
         self.assets = [self._load(actor) for actor in config["actors"]]
         self.places = [self._places(actor, asset) for actor, asset in zip(config["actors"], self.assets)]
-        self.joints = self.places[0]["joints"]
         self.worlds = [self._create_world(i) for i in range(config["sizes"]["worlds"])]
+        self.device = None
         self.set_properties(range(len(self.worlds)))
         self.gym.prepare_sim(self.sim)
         self._acquire_tensors()
@@ -74,25 +78,32 @@ class Worlds:
         if worlds:
             self._write_states(worlds)
         targets = self.torch.from_numpy(self.arrays["target"]).to(self.device)
-        for target in targets.unbind():
-            self.target[:, self.joints] = target
+        for i, target in enumerate(targets.unbind()):
+            self.target[self.dof_ids.flatten()] = target.flatten()
             self.gym.set_dof_position_target_tensor(self.sim, self.gymtorch.unwrap_tensor(self.target))
+            if self.weight is not None:
+                self.gym.apply_rigid_body_force_tensors(
+                    self.sim, self.gymtorch.unwrap_tensor(self.weight), None, self.gymapi.GLOBAL_SPACE
+                )
+            if i == len(targets) - 1:
+                self._watch(0)
             self.gym.simulate(self.sim)
             if not self.gpu:
                 self.gym.fetch_results(self.sim, True)
+        self._watch(1)
         self.gym.refresh_actor_root_state_tensor(self.sim)
         self.gym.refresh_dof_state_tensor(self.sim)
         self.gym.refresh_dof_force_tensor(self.sim)
         self.arrays["root"][...] = self.root[self.actor_ids].cpu().numpy()
-        self.arrays["dof"][...] = self.dof[:, self.joints].cpu().numpy()
-        self.arrays["force"][...] = self.force[:, self.joints].cpu().numpy()
+        self.arrays["dof"][...] = self.dof[self.dof_ids].cpu().numpy()
+        self.arrays["force"][...] = self.force[self.dof_ids].cpu().numpy()
 
     def set_properties(self, worlds):
-        """Masses, inertia, friction and gains of `worlds`, from the arrays."""
+        """Masses, inertia, friction, gains and gravity of `worlds`, from the arrays."""
         for i in worlds:
             env, handles = self.worlds[i]
             body = shape = 0
-            for place, handle in zip(self.places, handles):
+            for actor, (place, handle) in enumerate(zip(self.places, handles)):
                 bodies = self.gym.get_actor_rigid_body_properties(env, handle)
                 for at in place["bodies"]:
                     self._set_body(bodies[at], i, body)
@@ -105,13 +116,11 @@ class Worlds:
                     shapes[at].filter = self.config["filters"][shape]
                     shape += 1
                 self.gym.set_actor_rigid_shape_properties(env, handle, shapes)
-            dofs = self.gym.get_actor_dof_properties(env, handles[0])
-            dofs["driveMode"].fill(self.gymapi.DOF_MODE_POS)
-            dofs["velocity"].fill(self.config["max_speed"])
-            dofs["friction"].fill(0.0)
-            for name in ("stiffness", "damping", "armature", "effort"):
-                dofs[name][self.joints] = self.arrays[name][i]
-            self.gym.set_actor_dof_properties(env, handles[0], dofs)
+                columns = [k for k, (owner, _) in enumerate(self.config["joints"]) if owner == actor]
+                if columns:
+                    self._set_dofs(env, handle, place, i, columns)
+        if self.device is not None:
+            self._set_weight()
 
     def _create_sim(self):
         gymapi, params = self.gymapi, self.gymapi.SimParams()
@@ -161,7 +170,7 @@ class Worlds:
         if counts != actor["shapes"]:
             raise RuntimeError("of {} Isaac Gym has {} shapes per body".format(actor["name"], counts))
         shape_at = [ranges[at].start + k for at in body_at for k in range(ranges[at].count)]
-        return {"bodies": body_at, "shapes": shape_at, "joints": [joints.index(name) for name in actor["joints"]]}
+        return {"bodies": body_at, "shapes": shape_at, "joints": {name: i for i, name in enumerate(joints)}}
 
     def _create_world(self, i):
         """Environment i: all at their places around its origin, seen by no other environment."""
@@ -173,7 +182,8 @@ class Worlds:
             pose.p = gymapi.Vec3(*[p + o for p, o in zip(actor["pos"], self.config["origins"][i])])
             pose.r = gymapi.Quat(*actor["quat_xyzw"])
             handles.append(self.gym.create_actor(env, asset, pose, actor["name"], i, 0))
-        self.gym.enable_actor_dof_force_sensors(env, handles[0])
+            if actor["joints"]:
+                self.gym.enable_actor_dof_force_sensors(env, handles[-1])
         return env, handles
 
     def _set_body(self, properties, world, body):
@@ -184,18 +194,54 @@ class Worlds:
         inertia.x, inertia.y, inertia.z = (vec3(*row) for row in self.arrays["inertia"][world, body].tolist())
         properties.inertia = inertia
 
+    def _set_dofs(self, env, handle, place, world, columns):
+        """Position drives of an actor's joints, which are `columns` of the arrays."""
+        dofs = self.gym.get_actor_dof_properties(env, handle)
+        dofs["driveMode"].fill(self.gymapi.DOF_MODE_POS)
+        dofs["velocity"].fill(self.config["max_speed"])
+        dofs["friction"].fill(0.0)
+        at = [place["joints"][self.config["joints"][k][1]] for k in columns]
+        for name in ("stiffness", "damping", "armature", "effort"):
+            dofs[name][at] = self.arrays[name][world, columns]
+        self.gym.set_actor_dof_properties(env, handle, dofs)
+
     def _acquire_tensors(self):
         gym, sim, wrap, domain = self.gym, self.sim, self.gymtorch.wrap_tensor, self.gymapi.DOMAIN_SIM
         self.root = wrap(gym.acquire_actor_root_state_tensor(sim))
+        self.dof = wrap(gym.acquire_dof_state_tensor(sim))
+        self.force = wrap(gym.acquire_dof_force_tensor(sim))
+        self.body = wrap(gym.acquire_rigid_body_state_tensor(sim))
+        self.contact = wrap(gym.acquire_net_contact_force_tensor(sim))
         self.device = self.root.device
-        # Robots alone have joints, and come world by world.
-        self.dof_state = wrap(gym.acquire_dof_state_tensor(sim))
-        self.dof = self.dof_state.view(len(self.worlds), -1, 2)
-        self.force = wrap(gym.acquire_dof_force_tensor(sim)).view(len(self.worlds), -1)
         self.target = self.torch.zeros_like(self.force)
-        ids = [[gym.get_actor_index(env, handle, domain) for handle in handles] for env, handles in self.worlds]
-        self.actor_ids = self._indices(ids)
+        joints = [(actor, self.places[actor]["joints"][name]) for actor, name in self.config["joints"]]
+        bodies = [(a, at) for a, place in enumerate(self.places) for at in place["bodies"]]
+        actors, dofs, parts = [], [], []
+        for env, handles in self.worlds:
+            actors.append([gym.get_actor_index(env, handle, domain) for handle in handles])
+            dofs.append([gym.get_actor_dof_index(env, handles[a], at, domain) for a, at in joints])
+            parts.append([gym.get_actor_rigid_body_index(env, handles[a], at, domain) for a, at in bodies])
+        self.actor_ids, self.dof_ids, self.body_ids = (self._indices(ids) for ids in (actors, dofs, parts))
         self.free = [i for i, actor in enumerate(self.config["actors"]) if actor["free"]]
+        self.jointed = sorted(set(actor for actor, _ in joints))
+        self._set_weight()
+
+    def _set_weight(self):
+        """What gravity adds to all bodies, where it is not the scene's; the scene has only one."""
+        self.weight = None
+        if self.arrays["gravity"].any():
+            weight = self.arrays["mass"][:, :, None] * self.arrays["gravity"][:, None]
+            self.weight = self.torch.zeros(len(self.body), 3, device=self.device)
+            self.weight[self.body_ids.flatten()] = self.torch.from_numpy(weight.reshape(-1, 3)).to(self.device)
+
+    def _watch(self, when):
+        """Note the states of the bodies that are watched, before (0) or after (1) the last physics step."""
+        if self.config["watched"]:
+            self.gym.refresh_rigid_body_state_tensor(self.sim)
+            self.gym.refresh_net_contact_force_tensor(self.sim)
+            ids = self.body_ids[:, self.config["watched"]]
+            states = self.torch.cat((self.body[ids], self.contact[ids]), -1)
+            self.arrays["watched"][:, :, when] = states.cpu().numpy()
 
     def _write_states(self, worlds):
         """Each setter only once per step, with all the actors it is for: of two calls the last one would count."""
@@ -206,11 +252,10 @@ class Worlds:
             self.root[actors] = self.torch.from_numpy(given).to(self.device)
             ids = actors.to(self.torch.int32)
             self.gym.set_actor_root_state_tensor_indexed(self.sim, unwrap(self.root), unwrap(ids), len(ids))
-        if self.joints:
-            given = self.torch.from_numpy(self.arrays["dof"][worlds]).to(self.device)
-            self.dof[rows.unsqueeze(1), self._indices(self.joints)] = given
-            ids = self.actor_ids[rows, 0].to(self.torch.int32)
-            self.gym.set_dof_state_tensor_indexed(self.sim, unwrap(self.dof_state), unwrap(ids), len(ids))
+        if self.jointed:
+            self.dof[self.dof_ids[rows]] = self.torch.from_numpy(self.arrays["dof"][worlds]).to(self.device)
+            ids = self.actor_ids[rows][:, self.jointed].flatten().to(self.torch.int32)
+            self.gym.set_dof_state_tensor_indexed(self.sim, unwrap(self.dof), unwrap(ids), len(ids))
 
     def _indices(self, values):
         return self.torch.tensor(values, dtype=self.torch.int64, device=self.device)

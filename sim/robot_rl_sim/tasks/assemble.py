@@ -47,6 +47,10 @@ def choose_backend(device: str, backend: str) -> str:
         raise ConfigError(f"unknown backend {backend!r}; valid: auto, {', '.join(BACKENDS)}")
     if backend == "mujoco" and device != "cpu":
         raise ConfigError(f"backend 'mujoco' runs on device cpu, not on {device!r}; there, take backend 'warp'")
+    if backend == "isaacgym" and device != "cpu":
+        raise ConfigError(
+            f"backend 'isaacgym' has its tensors on device cpu, not on {device!r}; its GPU is for physics"
+        )
     return backend
 
 
@@ -67,4 +71,6 @@ def make_sim(
         from robot_rl_sim.backends.mujoco_warp import MujocoWarpSim  # an extra, and slow to import
 
         return MujocoWarpSim(model, robot, num_worlds, substeps, device)
-    raise ConfigError(f"unknown backend {backend!r}; valid: auto, {', '.join(BACKENDS)}")
+    from robot_rl_sim.backends.isaac_gym import IsaacGymSim
+
+    return IsaacGymSim(model, robot, num_worlds, substeps)

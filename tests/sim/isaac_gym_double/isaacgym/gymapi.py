@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from isaacgym.scene import Env
 
-UP_AXIS_Z, SIM_PHYSX, DOMAIN_SIM, DOF_MODE_POS = 1, 1, 2, 1
+UP_AXIS_Z, SIM_PHYSX, DOMAIN_SIM, DOF_MODE_POS, GLOBAL_SPACE = 1, 1, 2, 1, 2
 DOF_FIELDS = ("lower", "upper", "velocity", "effort", "stiffness", "damping", "friction", "armature")
 DOF_DTYPE = np.dtype([("hasLimits", "?"), ("driveMode", "i4"), *((name, "f4") for name in DOF_FIELDS)])
 CALLS: list[str] = []
@@ -64,6 +64,7 @@ class Asset:
         free = int(mujoco.mjtJoint.mjJNT_FREE)
         self.joints = [j for j in range(self.model.njnt) if int(self.model.jnt_type[j]) != free]
         assert (len(self.joints) == self.model.njnt) == options.fix_base_link, "a free joint, and a base that is fixed"
+        assert not options.fix_base_link or not int(self.model.body_jntnum[1]), "a base that is fixed, and turns"
 
 
 class Sim:
@@ -76,7 +77,7 @@ class Sim:
         self.prepared = False
         self.waits_for_results = False
         self.set_since_simulate: set[str] = set()
-        self.root = self.dof = self.force = torch.zeros(0)
+        self.root = self.dof = self.force = self.body = self.contact = torch.zeros(0)
 
 
 def acquire_gym():
@@ -143,13 +144,23 @@ class Gym:
         assert domain == DOMAIN_SIM
         return env.sim.actors.index((env, actor))
 
+    def get_actor_dof_index(self, env, actor, dof, domain):
+        assert domain == DOMAIN_SIM and dof < len(env.actors[actor].dofs)
+        return dof + sum(len(e.actors[a].dofs) for e, a in env.sim.actors[: env.sim.actors.index((env, actor))])
+
+    def get_actor_rigid_body_index(self, env, actor, body, domain):
+        assert domain == DOMAIN_SIM and body < len(env.actors[actor].bodies)
+        return body + sum(len(e.actors[a].bodies) for e, a in env.sim.actors[: env.sim.actors.index((env, actor))])
+
     def prepare_sim(self, sim):
         assert not sim.prepared
         for env in sim.envs:
             env.build()
         sim.prepared = True
         dofs = sum(len(env.actors[a].dofs) for env, a in sim.actors)
+        bodies = sum(len(env.actors[a].bodies) for env, a in sim.actors)
         sim.root, sim.dof, sim.force = torch.zeros(len(sim.actors), 13), torch.zeros(dofs, 2), torch.zeros(dofs)
+        sim.body, sim.contact = torch.zeros(bodies, 13), torch.zeros(bodies, 3)
         return True
 
     # Properties
@@ -196,9 +207,27 @@ class Gym:
         assert sim.prepared
         return Tensor(sim.force)
 
+    def acquire_rigid_body_state_tensor(self, sim):
+        assert sim.prepared
+        return Tensor(sim.body)
+
+    def acquire_net_contact_force_tensor(self, sim):
+        assert sim.prepared
+        return Tensor(sim.contact)
+
+    def refresh_rigid_body_state_tensor(self, sim):
+        assert sim.prepared and not sim.waits_for_results
+        sim.body.copy_(torch.cat([env.body_states(a) for env, a in sim.actors]))
+        return True
+
+    def refresh_net_contact_force_tensor(self, sim):
+        assert sim.prepared and not sim.waits_for_results
+        sim.contact.copy_(torch.cat([env.contact_forces(a) for env, a in sim.actors]))
+        return True
+
     def refresh_actor_root_state_tensor(self, sim):
         assert sim.prepared and not sim.waits_for_results
-        sim.root.copy_(torch.stack([env.root_state(a) for env, a in sim.actors]))
+        sim.root.copy_(torch.stack([env.body_states(a)[0] for env, a in sim.actors]))
         return True
 
     def refresh_dof_state_tensor(self, sim):
@@ -231,6 +260,16 @@ class Gym:
         for env, actor in sim.actors:
             n = len(env.actors[actor].dofs)
             env.set_targets(actor, targets.data.flatten()[start : start + n])
+            start += n
+        return True
+
+    def apply_rigid_body_force_tensors(self, sim, forces, torques, space):
+        assert sim.prepared and torques is None and space == GLOBAL_SPACE
+        assert forces.data.dtype == torch.float32 and forces.data.shape == sim.contact.shape
+        start = 0
+        for env, actor in sim.actors:
+            n = len(env.actors[actor].bodies)
+            env.push(actor, forces.data[start : start + n])
             start += n
         return True
 

@@ -79,20 +79,39 @@ class Env:
 
     def step(self) -> None:
         mujoco.mj_step(self.model, self.data)
+        for values in (self.data.qpos, self.data.qvel):
+            values[:] = values.astype(np.float32)  # which is all that PhysX keeps
+        self.data.xfrc_applied[:] = 0  # forces are for one step
 
-    def root_state(self, actor: int) -> torch.Tensor:
-        """(13,): position, xyzw, velocity of the centre of mass and angular velocity, in the world."""
+    def body_states(self, actor: int) -> torch.Tensor:
+        """(bodies, 13): position, xyzw, velocity of the centre of mass and angular velocity, in the world."""
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_comVel(self.model, self.data)
-        body = self._root(actor)
-        w, x, y, z = self.data.xquat[body]
-        twist = np.zeros(6)  # rotation first; mjOBJ_BODY is the frame at the centre of mass
-        mujoco.mj_objectVelocity(self.model, self.data, mujoco.mjtObj.mjOBJ_BODY, body, twist, 0)
-        return torch.tensor([*self.data.xpos[body], x, y, z, w, *twist[3:], *twist[:3]], dtype=torch.float32)
+        states = []
+        for body in self._body_ids(actor):
+            w, x, y, z = self.data.xquat[body]
+            twist = np.zeros(6)  # rotation first; mjOBJ_BODY is the frame at the centre of mass
+            mujoco.mj_objectVelocity(self.model, self.data, mujoco.mjtObj.mjOBJ_BODY, body, twist, 0)
+            states.append([*self.data.xpos[body], x, y, z, w, *twist[3:], *twist[:3]])
+        return torch.tensor(states, dtype=torch.float32)
+
+    def contact_forces(self, actor: int) -> torch.Tensor:
+        """(bodies, 3) N on each body, as the solver found them in the last step."""
+        force, wrench = np.zeros((self.model.nbody, 3)), np.zeros(6)
+        for i, contact in enumerate(self.data.contact):
+            mujoco.mj_contactForce(self.model, self.data, i, wrench)
+            # From the first geom to the second, in the contact's frame.
+            world = contact.frame.reshape(3, 3).T @ wrench[:3]
+            for sign, geom in zip((-1, 1), contact.geom, strict=True):
+                force[self.model.geom_bodyid[geom]] += sign * world
+        return torch.from_numpy(force[self._body_ids(actor)]).float()
+
+    def push(self, actor: int, forces: torch.Tensor) -> None:
+        self.data.xfrc_applied[self._body_ids(actor), :3] = forces.double().numpy()
 
     def set_root_state(self, actor: int, state: torch.Tensor) -> None:
-        body = self._root(actor)
+        body = self._body_ids(actor)[0]
         joint = int(self.model.body_jntadr[body])
         at, dof = int(self.model.jnt_qposadr[joint]), int(self.model.jnt_dofadr[joint])
         x, y, z, w = state[3:7].double().tolist()
@@ -142,8 +161,8 @@ class Env:
         self.model.body_inertia[body] = values
         mujoco.mju_mat2Quat(self.model.body_iquat[body], axes.flatten())
 
-    def _root(self, actor: int) -> int:
-        return self.model.body(self._body_names(self.actors[actor])[0]).id
+    def _body_ids(self, actor: int) -> list[int]:
+        return [self.model.body(name).id for name in self._body_names(self.actors[actor])]
 
     def _joint_addresses(self, actor: int) -> tuple[list[int], list[int]]:
         joints = [self.model.joint(name) for name in self._joint_names(self.actors[actor])]
