@@ -6,10 +6,10 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from plain_tasks import PlainG1Balance
 
 from robot_rl.env import get_task
 from robot_rl.robots import UNITREE_G1
-from robot_rl_sim.benchmark_peers import PlainG1Balance
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.models import default_qpos, load_model
 from robot_rl_sim.randomization import NOMINAL
