@@ -104,7 +104,7 @@ def test_success_is_to_stand_when_time_is_up() -> None:
 
 def test_pushes_are_part_of_the_nominal_task() -> None:
     env = get_task("g1-balance").make_env(num_envs=2, seed=0, randomize=False, num_threads=1)
-    assert env.mdp.pushes == PushConfig((0.3, 0.8), (75, 150))
+    assert env.mdp.pushes == PushConfig((0.1, 0.5), (75, 150))
     pushed, calm = make(1, PushConfig((0.5, 0.5), (1, 1))), make(1)
     pushed.step(torch.zeros(1, 29))
     calm.step(torch.zeros(1, 29))
