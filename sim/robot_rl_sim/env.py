@@ -185,11 +185,6 @@ class SimVecEnv:
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
         start = self.mdp.start(worlds, self._generator)
-        for name, value in start.model.items():
-            field = self.sim.model_field(name)
-            field.index_copy_(0, worlds, value.to(field))
-        if start.model:
-            self.sim.apply_model(worlds)
         self._randomizer.reset(worlds, self._generator)
         self._sensors.reset(worlds, self._generator)
         self.sim.set_state(worlds, start.qpos, start.qvel)

@@ -28,8 +28,6 @@ class Start:
     """(k, nv)."""
     command: Tensor
     """(k, command_dim), in the units of the contract's command."""
-    model: dict[str, Tensor] = field(default_factory=dict)
-    """Model field -> (k, ...): what of the scene differs between episodes, such as `body_pos` of a fixed body."""
 
 
 @dataclass(frozen=True, slots=True)
