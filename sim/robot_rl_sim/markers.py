@@ -62,10 +62,12 @@ def arrow(pos_w: Vector, along_w: Vector, radius_m: float, rgba: Rgba) -> Marker
 def draw(scene: mujoco.MjvScene, markers: Sequence[Marker]) -> None:
     """Append to a scene, as far as it has room."""
     for marker in markers[: scene.maxgeom - scene.ngeom]:
+        # MuJoCo draws an arrow half as long as its size says.
+        size = marker.size * [1.0, 1.0, 2.0] if marker.shape == "arrow" else marker.size
         mujoco.mjv_initGeom(
             scene.geoms[scene.ngeom],
             int(_SHAPES[marker.shape]),
-            marker.size,
+            size,
             marker.pos_w,
             marker.mat_w.ravel(),
             np.array(marker.rgba, dtype=np.float32),
@@ -77,7 +79,7 @@ def command_markers(mdp: Mdp, model: mujoco.MjModel, data: mujoco.MjData, comman
     """What a command (command_dim,) asks for, as its contract describes it, at the state in `data`.
 
     Positions (m, in threes, in the root body's frame): spheres. A velocity (m/s forward, m/s left, perhaps rad/s): an
-    arrow above the robot, with the actual velocity beside it. An orientation of an object (in the root body's frame):
+    arrow from its root body, with the actual velocity above it. An orientation of an object (in the root body's frame):
     its shape, turned so, floating above it, with the axes of both. Anything else: nothing.
     """
     spec = next((t for t in mdp.policy_io.contract.inputs if t.source == "command"), None)
@@ -100,18 +102,17 @@ def _velocity(model: mujoco.MjModel, data: mujoco.MjData, root: int, command: Ve
     mat = data.xmat[root].reshape(3, 3)
     heading = np.arctan2(mat[1, 0], mat[0, 0])
     forward, left = (np.array([np.cos(a), np.sin(a), 0.0]) for a in (heading, heading + np.pi / 2))
-    top = data.xpos[root].copy()
-    top[2] = data.xpos[1:, 2].max() + 0.25
+    hip = data.xpos[root].copy()
     asked = _ARROW_M_PER_M_S * (command[0] * forward + command[1] * left)
     twist = np.zeros(6)
     mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_BODY, root, twist, 0)
     actual = _ARROW_M_PER_M_S * twist[3:] * [1.0, 1.0, 0.0]
     markers = [
-        arrow(top, asked, 0.015, _ASKED_RGBA),
-        arrow(top + np.array([0.0, 0.0, 0.08]), actual, 0.015, _ACTUAL_RGBA),
+        arrow(hip, asked, 0.015, _ASKED_RGBA),
+        arrow(hip + np.array([0.0, 0.0, 0.08]), actual, 0.015, _ACTUAL_RGBA),
     ]
     if len(command) >= 3:  # a turn is drawn as the sideways motion of a point ahead
-        markers.append(arrow(top + 0.3 * forward, 0.3 * command[2] * left, 0.01, _ASKED_RGBA))
+        markers.append(arrow(hip + 0.3 * forward, 0.3 * command[2] * left, 0.01, _ASKED_RGBA))
     return [m for m in markers if m.size[2] > 0.01]
 
 
@@ -119,7 +120,7 @@ def _orientation(model: mujoco.MjModel, data: mujoco.MjData, body: str, goal_w: 
     body_id = model.body(body).id
     reach = max(float(model.geom_rbound[g]) for g in range(model.ngeom) if int(model.geom_bodyid[g]) == body_id)
     at, mat = data.xpos[body_id], data.xmat[body_id].reshape(3, 3)
-    goal_at = at + np.array([0.0, 0.0, 2.2 * reach])
+    goal_at = at + np.array([0.0, 0.0, 1.9 * reach])
     names = {int(kind): name for name, kind in _SHAPES.items()}
     markers = [*_axes(at, mat, 1.3 * reach), *_axes(goal_at, goal_w, 1.3 * reach)]
     for g in range(model.ngeom):
@@ -135,4 +136,11 @@ def _orientation(model: mujoco.MjModel, data: mujoco.MjData, body: str, goal_w: 
 
 
 def _axes(pos_w: Vector, mat_w: Vector, length_m: float) -> list[Marker]:
-    return [arrow(pos_w, length_m * mat_w[:, i], 0.06 * length_m, _AXES_RGBA[i]) for i in range(3)]
+    """x red, y green, z blue, with a plain stub to the other side: from anywhere, three of the six are in sight."""
+    markers = []
+    for i, rgba in enumerate(_AXES_RGBA):
+        along = length_m * mat_w[:, i]
+        forth = arrow(pos_w, along, 0.06 * length_m, rgba)
+        stub = np.array([0.03, 0.4, 0.4]) * length_m
+        markers += [forth, Marker("cylinder", pos_w - 0.4 * along, stub, rgba, forth.mat_w)]
+    return markers

@@ -43,6 +43,10 @@ def cube_spec(hand: HandSetup) -> mujoco.MjSpec:
     spec.option.timestep = TIMESTEP_S
     root = spec.body(hand.robot.root_body)
     root.pos, root.quat = hand.mount_pos_m, hand.mount_quat_wxyz
+    # Room above the cube, where viewers draw its goal.
+    camera = spec.camera("main")
+    camera.pos[2] += 0.06
+    camera.fovy *= 1.2
     for geom in spec.geoms:
         if int(geom.contype) == 0 and int(geom.type) == int(mujoco.mjtGeom.mjGEOM_BOX):
             geom.conaffinity = _SHELL
