@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from robot_rl.errors import ConfigError
 from robot_rl_sim.backends.batch_sim import BatchSim
 
 
@@ -34,3 +39,39 @@ def record(sim: BatchSim, world: int, episode_step: int, qpos: Tensor, qvel: Ten
     }
     qpos, qvel, ctrl = (values[world].cpu().clone() for values in (qpos, qvel, ctrl))
     return Divergence(world, episode_step, qpos, qvel, ctrl, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which run a divergence comes from."""
+
+    task: str
+    seed: int
+    backend: str
+
+
+def write(path: Path, divergence: Divergence, origin: Origin) -> None:
+    """One safetensors file, written atomically."""
+    tensors = {name: getattr(divergence, name).contiguous() for name in ("qpos", "qvel", "ctrl")}
+    tensors |= {f"model/{name}": value.contiguous() for name, value in divergence.model.items()}
+    facts = {name: getattr(origin, name) for name in Origin.__slots__}
+    facts |= {"world": divergence.world, "episode_step": divergence.episode_step}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, temporary, {name: str(value) for name, value in facts.items()})
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> tuple[Divergence, Origin]:
+    """What `write` wrote. Raises ConfigError for another file."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        model = {n.removeprefix("model/"): value for n, value in tensors.items() if n.startswith("model/")}
+        divergence = Divergence(
+            int(facts["world"]), int(facts["episode_step"]), tensors["qpos"], tensors["qvel"], tensors["ctrl"], model
+        )
+        return divergence, Origin(facts["task"], int(facts["seed"]), facts["backend"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ConfigError(f"{path} is not the dump of a divergence: {error!r}") from error
