@@ -11,6 +11,7 @@ import imageio.v3 as iio
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from robot_rl.errors import MissingDependencyError
 from robot_rl_sim.markers import Marker, draw
@@ -63,6 +64,16 @@ class FrameRenderer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def place(model: mujoco.MjModel, data: mujoco.MjData, qpos: Tensor, qvel: Tensor) -> mujoco.MjData:
+    """`data` with one world's qpos (nq,) and qvel (nv,), from any backend, and all that drawing needs; returns it."""
+    data.qpos[:] = qpos.cpu()
+    data.qvel[:] = qvel.cpu()
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_comVel(model, data)
+    return data
 
 
 def write_mp4(path: Path, frames: list[Frame], fps: float) -> None:

@@ -1,0 +1,1 @@
+"""Seeing a policy at work: native and web viewer, video files, contact sheets."""
