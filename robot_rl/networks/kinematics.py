@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from robot_rl.errors import ConfigError
-from robot_rl.robots import Chain, RobotSpec
+from robot_rl.robots import Chain, Link, RobotSpec
 
 
 def rotation_from_quat_wxyz(quat: Tensor) -> Tensor:
@@ -21,7 +22,7 @@ def rotation_from_quat_wxyz(quat: Tensor) -> Tensor:
 
 
 class TipKinematics(nn.Module):
-    """Tip positions of chains with equally many links, in the frame of the robot's root body.
+    """Tip positions of chains in the frame of the robot's root body.
 
     Each link's rotation is R0 (I + sin q K + (1 - cos q) K²), Rodrigues' formula about its axis, with R0 the link's
     fixed rotation: A + sin q B + cos q C, with A = R0 (I + K²), B = R0 K and C = -R0 K² constant.
@@ -32,19 +33,21 @@ class TipKinematics(nn.Module):
 
     def __init__(self, robot: RobotSpec, chains: tuple[Chain, ...]) -> None:
         super().__init__()
-        lengths = {len(c.links) for c in chains}
-        if len(lengths) != 1:
-            raise ConfigError(f"robot {robot.name!r}: chains must have equally many links, got {sorted(lengths)}")
-        self.n_links = lengths.pop()
+        if not chains:
+            raise ConfigError(f"robot {robot.name!r} has no chains")
+        self.n_links = max(len(c.links) for c in chains)
         self.n_tips = len(chains)
+        # A shorter chain begins with links that do not move: a turn about no axis is the identity.
+        still = Link(robot.joint_names[0], (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), axis=(0.0, 0.0, 0.0))
+        padded = [(still,) * (self.n_links - len(c.links)) + c.links for c in chains]
         # All constants are (n_links, n_tips, ...): link by link from the root, each for all chains.
-        links = [[c.links[depth] for c in chains] for depth in range(self.n_links)]
+        links = [list(row) for row in zip(*padded, strict=True)]
         quat = torch.tensor([[link.quat_wxyz for link in row] for row in links], dtype=torch.float64)
         axis = torch.tensor([[link.axis for link in row] for row in links], dtype=torch.float64)
         origin = torch.tensor([[link.pos_m for link in row] for row in links], dtype=torch.float64).unsqueeze(-1)
         tip = torch.tensor([c.tip_pos_m for c in chains], dtype=torch.float64).unsqueeze(-1)
         fixed = rotation_from_quat_wxyz(quat / quat.norm(dim=-1, keepdim=True))
-        cross = _cross_matrix(axis / axis.norm(dim=-1, keepdim=True))
+        cross = _cross_matrix(normalize(axis, dim=-1))
         squared = cross @ cross
         abc = torch.stack((fixed + fixed @ squared, fixed @ cross, -fixed @ squared), dim=-2)
         self.joint_index: Tensor

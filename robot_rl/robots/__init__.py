@@ -5,11 +5,13 @@ from robot_rl.errors import ConfigError
 from robot_rl.robots.files import added_robots, read_robot, robots_folder
 from robot_rl.robots.franka_panda import FRANKA_PANDA
 from robot_rl.robots.leap_hand import LEAP_HAND
+from robot_rl.robots.shadow_hand import SHADOW_HAND
 from robot_rl.robots.spec import BackupTier, Chain, Link, RobotSpec, SafetyProfile, check_contract
 from robot_rl.robots.unitree_g1 import UNITREE_G1
 
 ROBOTS: dict[str, RobotSpec] = {
     "leap_hand": LEAP_HAND,
+    "shadow_hand": SHADOW_HAND,
     "unitree_g1": UNITREE_G1,
     "franka_panda": FRANKA_PANDA,
 }
@@ -37,6 +39,7 @@ __all__ = [
     "FRANKA_PANDA",
     "LEAP_HAND",
     "ROBOTS",
+    "SHADOW_HAND",
     "UNITREE_G1",
     "BackupTier",
     "Chain",

@@ -46,7 +46,7 @@ def test_verify_reports_each_output_and_the_time(bundle: Path, tmp_path: Path, c
         (lambda p: p.write_bytes(p.read_bytes()[:-100]), [], 1, "truncated"),
         (lambda p: p.unlink(), [], 1, "no such file"),
         (lambda p: None, ["--robot", "unitree_g1"], 1, "policy is for leap_hand/right"),
-        (lambda p: None, ["--robot", "r2d2"], 2, "unknown robot 'r2d2'; valid: leap_hand, unitree_g1"),
+        (lambda p: None, ["--robot", "r2d2"], 2, "unknown robot 'r2d2'; valid: leap_hand, shadow_hand, unitree_g1"),
     ],
 )
 def test_verify_fails_in_one_line(tmp_path: Path, break_it, arguments, code: int, message: str, capsys) -> None:

@@ -77,7 +77,7 @@ def test_each_mismatch_is_named() -> None:
 
 
 def test_unknown_robot_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown robot 'atlas'; valid: leap_hand, unitree_g1"):
+    with pytest.raises(ConfigError, match="unknown robot 'atlas'; valid: leap_hand, shadow_hand, unitree_g1"):
         get_robot("atlas")
 
 

@@ -11,13 +11,14 @@ from robot_rl_sim.mdp import Outcome, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.tasks.assemble import assemble
 from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
-from robot_rl_sim.tasks.leap_reach.mdp import LeapReach, LeapReachConfig
+from robot_rl_sim.tasks.reach.hands import LEAP
+from robot_rl_sim.tasks.reach.mdp import Reach, ReachConfig
 
 RANDOM = RandomizationConfig()
 
 
 def leap_env(num_envs=3, seed=0, randomization=NOMINAL, steps=3, mdp=None):
-    mdp = mdp or LeapReach(seed=0, config=LeapReachConfig(pool_size=16, max_episode_steps=steps))
+    mdp = mdp or Reach(LEAP, seed=0, config=ReachConfig(pool_size=16, max_episode_steps=steps))
     return assemble(mdp, num_envs, seed, randomization, "cpu", 1)
 
 
@@ -171,7 +172,7 @@ def test_action_moves_the_target_from_where_the_episode_began() -> None:
     torch.testing.assert_close(moved[:, 3], torch.zeros(3))
 
 
-class Poisoned(LeapReach):
+class Poisoned(Reach):
     """leap-reach with one reward term that becomes NaN in one environment."""
 
     def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
@@ -181,7 +182,7 @@ class Poisoned(LeapReach):
 
 
 def test_reward_that_is_not_finite_names_term_and_env() -> None:
-    env = leap_env(mdp=Poisoned(seed=0, config=LeapReachConfig(pool_size=16)))
+    env = leap_env(mdp=Poisoned(LEAP, seed=0, config=ReachConfig(pool_size=16)))
     with pytest.raises(EnvError, match=r"reward/near of env 1 is not finite"):
         env.step(torch.zeros(3, 16))
 

@@ -10,11 +10,12 @@ from robot_rl_sim.models import load_model
 from robot_rl_sim.physics import AS_MODELLED, PhysicsConfig, physics_of
 from robot_rl_sim.randomization import NOMINAL
 from robot_rl_sim.tasks.assemble import assemble
-from robot_rl_sim.tasks.leap_reach.mdp import LeapReach, LeapReachConfig
+from robot_rl_sim.tasks.reach.hands import LEAP
+from robot_rl_sim.tasks.reach.mdp import Reach, ReachConfig
 
 
 def make(physics: PhysicsConfig):
-    mdp = LeapReach(seed=0, config=LeapReachConfig(pool_size=8))
+    mdp = Reach(LEAP, seed=0, config=ReachConfig(pool_size=8))
     return assemble(mdp, 2, 0, NOMINAL, "cpu", 1, "mujoco", physics)
 
 

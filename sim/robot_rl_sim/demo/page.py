@@ -17,7 +17,7 @@ from robot_rl_sim import plots, report
 from robot_rl_sim.demo.ros_session import RosSession
 from robot_rl_sim.markers import GOAL_RGBA, sphere
 from robot_rl_sim.models import load_model
-from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M
+from robot_rl_sim.tasks.reach.goals import TOLERANCE_M
 from robot_rl_sim.video import FrameRenderer, write_mp4
 
 VIDEO_FPS = 20

@@ -18,7 +18,8 @@ from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.robots import LEAP_HAND
 from robot_rl.runtime.recorder import read_log
 from robot_rl_sim.demo.processes import Processes
-from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M, sample_goals
+from robot_rl_sim.tasks.reach.goals import TOLERANCE_M, sample_goals
+from robot_rl_sim.tasks.reach.hands import LEAP
 
 GOAL_PERIOD_S = 2.0
 """As long as an episode of training."""
@@ -76,7 +77,7 @@ def run_session(bundle: Path, out: Path, seconds: float, seed: int) -> RosSessio
                 f"{package} is not installed: on Linux x86_64 `make setup` installs ROS 2 from wheels; elsewhere "
                 "source a ROS 2 distribution and install ros_ws/src/robot_rl_bridge"
             )
-    _, goals = sample_goals(max(1, round(seconds / GOAL_PERIOD_S)), seed)
+    _, goals = sample_goals(LEAP, max(1, round(seconds / GOAL_PERIOD_S)), seed)
     out.mkdir(parents=True, exist_ok=True)
     commands, record, log = out / "goals.json", out / "session.json", out / "session.mcap"
     commands.write_text(json.dumps(goals.tolist()))

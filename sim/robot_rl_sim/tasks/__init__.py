@@ -1,67 +1,31 @@
 """The simulated tasks. Adding one: a folder here, and a line in the table. Importing this imports nothing heavy."""
 
+from functools import partial
+
 from robot_rl.env import Task
-from robot_rl_sim.tasks import cube_reorient, g1_balance, g1_velocity, leap_reach
+from robot_rl_sim.tasks import cube_reorient, g1_balance, g1_velocity, reach
 
 TASKS: dict[str, Task] = {
     "leap-reach": Task(
         name="leap-reach",
         summary="LEAP hand: bring four fingertips to goal positions in two seconds",
         robot="leap_hand",
-        make_env=leap_reach.make_env,
-        presets={
-            "sac": {
-                "num_envs": 256,
-                "total_env_steps": 300_000,
-                "warmup_env_steps": 3_000,
-                "updates_per_env_step": 0.03125,
-                "batch_size": 512,
-                "buffer_size": 300_000,
-                "evaluate_every": 25_000,
-                "evaluate_episodes": 128,
-                "checkpoint_every": 100_000,
-                "log_every": 5_000,
-                "torch_threads": 2,
-                "learning_rate": 2e-3,
-                "lr_decay": True,
-                "gamma": 0.9,
-                "tau": 0.02,
-                "initial_alpha": 0.02,
-                "target_entropy": -16.0,
-                "actor_hidden": (256, 256),
-                "critic_hidden": (256, 256),
-            },
-        },
+        make_env=partial(reach.make_env, reach.LEAP),
+        presets={"sac": reach.LEAP_SAC},
+    ),
+    "shadow-reach": Task(
+        name="shadow-reach",
+        summary="Shadow hand: bring five fingertips to goal positions in two seconds",
+        robot="shadow_hand",
+        make_env=partial(reach.make_env, reach.SHADOW),
+        presets={"sac": reach.SHADOW_SAC},
     ),
     "leap-cube": Task(
         name="leap-cube",
         summary="LEAP hand: turn a cube in the hand to one goal orientation after the other, for twenty seconds",
         robot="leap_hand",
-        make_env=cube_reorient.make_leap_env,
-        presets={
-            "sac": {
-                "num_envs": 128,
-                "total_env_steps": 4_000_000,
-                "warmup_env_steps": 10_000,
-                "updates_per_env_step": 0.0625,
-                "batch_size": 256,
-                "buffer_size": 1_000_000,
-                "n_step": 3,
-                "evaluate_every": 250_000,
-                "evaluate_episodes": 64,
-                "checkpoint_every": 250_000,
-                "log_every": 10_000,
-                "learning_rate": 1e-3,
-                "lr_decay": True,
-                "gamma": 0.97,
-                "tau": 0.01,
-                "initial_alpha": 0.02,
-                "target_entropy": -16.0,
-                "critic_layer_norm": True,
-                "actor_hidden": (256, 256),
-                "critic_hidden": (256, 256),
-            },
-        },
+        make_env=partial(cube_reorient.make_env, cube_reorient.LEAP),
+        presets={"sac": cube_reorient.SAC},
     ),
     "g1-balance": Task(
         name="g1-balance",

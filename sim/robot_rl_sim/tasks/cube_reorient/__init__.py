@@ -1,14 +1,42 @@
-"""Turning a cube in the hand, from one goal orientation to the next."""
+"""Turning a cube in the hand from one goal orientation to the next, with any hand that has a HandSetup."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from robot_rl_sim.tasks.cube_reorient.hands import LEAP, HandSetup
 
 if TYPE_CHECKING:
     from robot_rl_sim.env import SimVecEnv
 
+__all__ = ["LEAP", "SAC", "make_env"]
 
-def make_leap_env(
+SAC: dict[str, Any] = {
+    "num_envs": 128,
+    "total_env_steps": 4_000_000,
+    "warmup_env_steps": 10_000,
+    "updates_per_env_step": 0.0625,
+    "batch_size": 256,
+    "buffer_size": 1_000_000,
+    "n_step": 3,
+    "evaluate_every": 250_000,
+    "evaluate_episodes": 64,
+    "checkpoint_every": 250_000,
+    "log_every": 10_000,
+    "learning_rate": 1e-3,
+    "lr_decay": True,
+    "gamma": 0.97,
+    "tau": 0.01,
+    "initial_alpha": 0.02,
+    "target_entropy": -16.0,
+    "critic_layer_norm": True,
+    "actor_hidden": (256, 256),
+    "critic_hidden": (256, 256),
+}
+
+
+def make_env(
+    hand: HandSetup,
     *,
     num_envs: int,
     seed: int,
@@ -17,11 +45,10 @@ def make_leap_env(
     num_threads: int = 0,
     backend: str = "auto",
 ) -> SimVecEnv:
-    """The LEAP hand's; see robot_rl.env.EnvFactory."""
+    """See robot_rl.env.EnvFactory; the task table binds `hand`."""
     from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
     from robot_rl_sim.tasks.assemble import assemble
-    from robot_rl_sim.tasks.cube_reorient.hands import LEAP
     from robot_rl_sim.tasks.cube_reorient.mdp import CubeReorient
 
     randomization = RandomizationConfig() if randomize else NOMINAL
-    return assemble(CubeReorient(LEAP, num_envs, seed), num_envs, seed, randomization, device, num_threads, backend)
+    return assemble(CubeReorient(hand, num_envs, seed), num_envs, seed, randomization, device, num_threads, backend)

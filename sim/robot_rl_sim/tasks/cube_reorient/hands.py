@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from robot_rl.robots import LEAP_HAND, RobotSpec
 
 
@@ -35,16 +32,3 @@ LEAP = HandSetup(
     cube_pos_m=(-0.045, -0.03, -0.085),
     cube_half_edge_m=0.035,
 )
-
-
-def mount_pose(hand: HandSetup) -> tuple[Tensor, Tensor]:
-    """Position (1, 3) m and orientation (1, 4) of the root body in the world, in float64."""
-    quat = torch.tensor([hand.mount_quat_wxyz], dtype=torch.float64)
-    return torch.tensor([hand.mount_pos_m], dtype=torch.float64), quat / quat.norm()
-
-
-def turn(hand: HandSetup, angle: Tensor) -> Tensor:
-    """Quaternions (n, 4), root body frame, of turns by `angle` (n,) rad about the palm's normal."""
-    axis = torch.tensor(hand.palm_normal, dtype=angle.dtype, device=angle.device)
-    half = (angle / 2).unsqueeze(-1)
-    return torch.cat((half.cos(), half.sin() * axis), dim=-1)

@@ -17,15 +17,17 @@ from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.tasks.actions import soft_limits
-from robot_rl_sim.tasks.cube_reorient.hands import HandSetup, mount_pose, turn
+from robot_rl_sim.tasks.cube_reorient.hands import HandSetup
 from robot_rl_sim.tasks.cube_reorient.scene import (
     CUBE,
     CUBE_FRICTION,
     CUBE_MASS_KG,
     TIMESTEP_S,
     cube_spec,
+    mount_pose,
     sample_grasps,
     touch_sensor,
+    turn,
 )
 
 CUBE_WEIGHT_N = 9.81 * CUBE_MASS_KG

@@ -11,7 +11,7 @@ from torch import Tensor
 from robot_rl.networks.rotation import conjugate, in_body, multiply, rotate, rotation_angle
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.models import load_spec
-from robot_rl_sim.tasks.cube_reorient.hands import HandSetup, mount_pose, turn
+from robot_rl_sim.tasks.cube_reorient.hands import HandSetup
 
 CUBE = "object"
 """Name of the cube's body, joint and geom."""
@@ -68,6 +68,19 @@ def cube_spec(hand: HandSetup) -> mujoco.MjSpec:
         tip.parent.add_site(name=name, pos=tip.pos, size=[TOUCH_RADIUS_M] * 3, group=5)
         spec.add_sensor(name=name, type=mujoco.mjtSensor.mjSENS_TOUCH, objtype=mujoco.mjtObj.mjOBJ_SITE, objname=name)
     return spec
+
+
+def mount_pose(hand: HandSetup) -> tuple[Tensor, Tensor]:
+    """Position (1, 3) m and orientation (1, 4) of the root body in the world, in float64."""
+    quat = torch.tensor([hand.mount_quat_wxyz], dtype=torch.float64)
+    return torch.tensor([hand.mount_pos_m], dtype=torch.float64), quat / quat.norm()
+
+
+def turn(hand: HandSetup, angle: Tensor) -> Tensor:
+    """Quaternions (n, 4), root body frame, of turns by `angle` (n,) rad about the palm's normal."""
+    axis = torch.tensor(hand.palm_normal, dtype=angle.dtype, device=angle.device)
+    half = (angle / 2).unsqueeze(-1)
+    return torch.cat((half.cos(), half.sin() * axis), dim=-1)
 
 
 def sample_grasps(hand: HandSetup, n: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""leap-reach: from a random pose, bring all four fingertips to where another random pose has them, and stay there."""
+"""reach: from a random pose, bring all fingertips of a hand to where another random pose has them, and stay there."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from robot_rl.contract import ActionSpec, TensorSpec
 from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
 from robot_rl.replay.mirror import Mirror
-from robot_rl.robots import LEAP_HAND
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.models import load_spec
 from robot_rl_sim.tasks.actions import soft_limits
-from robot_rl_sim.tasks.leap_reach.goals import TOLERANCE_M, sample_goals
+from robot_rl_sim.tasks.reach.goals import TOLERANCE_M, sample_goals
+from robot_rl_sim.tasks.reach.hands import ReachHand
 
 TIP_ERROR_SCALE = 30.0
 """An error of twice the tolerance counts as 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class LeapReachConfig:
+class ReachConfig:
     control_period_s: float = 0.05
     substeps: int = 10
     max_episode_steps: int = 40
@@ -56,23 +56,23 @@ def mean_square(x: Tensor) -> Tensor:
     return x.square().mean(-1)
 
 
-class LeapReach:
+class Reach:
     """See robot_rl_sim.mdp.Mdp. `seed` draws the pool of poses."""
 
-    robot = LEAP_HAND
     hold_steps = 5
     object_body: str | None = None
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
     privileged_dim = 0
 
-    def __init__(self, seed: int, config: LeapReachConfig | None = None) -> None:
-        self.config = config or LeapReachConfig()
+    def __init__(self, hand: ReachHand, seed: int, config: ReachConfig | None = None) -> None:
+        self.robot = hand.robot
+        self.config = config or ReachConfig()
         self.substeps = self.config.substeps
         self.max_episode_steps = self.config.max_episode_steps
-        self.policy_io = _policy_io(self.config)
-        self._tips = TipKinematics(LEAP_HAND, LEAP_HAND.chains)
-        poses, goals = sample_goals(self.config.pool_size, seed)
+        self.policy_io = _policy_io(hand, self.config)
+        self._tips = TipKinematics(hand.robot, hand.robot.chains)
+        poses, goals = sample_goals(hand, self.config.pool_size, seed)
         self.state = {"poses": poses, "goals": goals}
 
     def model_spec(self) -> mujoco.MjSpec:
@@ -100,12 +100,12 @@ class LeapReach:
         return Outcome(rewards, terminated=never, at_goal=(distance < TOLERANCE_M).all(-1))
 
 
-def _policy_io(config: LeapReachConfig) -> PolicyIO:
+def _policy_io(hand: ReachHand, config: ReachConfig) -> PolicyIO:
     """Scales bring each term to order one: 10 rad/s, one action step of lag, and an error of twice the tolerance."""
-    low, high = soft_limits(LEAP_HAND)
-    n = len(LEAP_HAND.joints)
+    low, high = soft_limits(hand.robot)
+    n, bound = len(hand.robot.joints), hand.command_bound_m
     return PolicyIO(
-        robot=LEAP_HAND,
+        robot=hand.robot,
         terms=(
             ObservationTerm("joint_pos"),
             ObservationTerm("joint_vel", 0.1),
@@ -114,5 +114,7 @@ def _policy_io(config: LeapReachConfig) -> PolicyIO:
         ),
         action=ActionSpec("position_delta", (config.action_scale_rad,) * n, (0.0,) * n, low, high),
         control_period_s=config.control_period_s,
-        command=TensorSpec("fingertip_goal", (3 * len(LEAP_HAND.chains),), "m", "command", "palm", -0.3, 0.3),
+        command=TensorSpec(
+            "fingertip_goal", (3 * len(hand.robot.chains),), "m", "command", hand.command_frame, -bound, bound
+        ),
     )
