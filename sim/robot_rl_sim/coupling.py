@@ -41,7 +41,7 @@ def find_followers(model: mujoco.MjModel, driven: set[int]) -> dict[int, Followe
             continue
         offset += _reference(model, follower) - slope * _reference(model, leader)
         if follower in driven or follower in pairs:
-            follower, leader, offset, slope = leader, follower, -offset / slope, 1 / slope
+            follower, leader, offset, slope = leader, follower, 0.0 - offset / slope, 1 / slope
         pairs[follower] = Follower(follower, leader, offset, slope)
     ordered: dict[int, Follower] = {}
     while pairs:

@@ -80,13 +80,13 @@ def _take(drive: Drive, model: mujoco.MjModel, actuator: int, arm: float, exact:
         if exact and model.actuator_ctrllimited[actuator] and np.isclose(gain[0], -bias[1]):
             drive.lower, drive.upper = sorted(float(c) for c in model.actuator_ctrlrange[actuator] / arm)
     else:
-        drive.kinds.append("velocity" if kd > 0 else "motor" if servo and not feedback else "other")
+        drive.kinds.append("velocity" if kd > 0 else "motor" if servo else "other")
     if feedback:
         drive.kd = (drive.kd or 0.0) + float(kd)
     forces = []
     if model.actuator_forcelimited[actuator]:
         forces.append(np.abs(model.actuator_forcerange[actuator]).max())
-    if servo and not feedback and model.actuator_ctrllimited[actuator]:
+    if drive.kinds[-1] == "motor" and model.actuator_ctrllimited[actuator]:
         forces.append(abs(gain[0]) * np.abs(model.actuator_ctrlrange[actuator]).max())
     if forces:
         drive.effort = (drive.effort or 0.0) + float(min(forces) * abs(arm))

@@ -52,11 +52,14 @@ def require_file(path: Path) -> None:
 
 
 def name_parts(spec: mujoco.MjSpec, findings: Findings) -> None:
-    """Give names to joints and actuators that have none: everything later goes by name."""
+    """Give names to bodies, joints and actuators that have none: everything later goes by name."""
+    bodies = {b.name for b in spec.bodies if b.name}
+    for body in spec.bodies:
+        body.name = body.name or _unused("robot" if body.parent.name == "world" else "body", bodies)
     joints = {j.name for j in spec.joints if j.name}
-    for i, joint in enumerate(spec.joints):
+    for joint in spec.joints:
         if not joint.name:
-            joint.name = _unused(f"{joint.parent.name}_joint" if joint.parent.name else f"joint{i}", joints)
+            joint.name = _unused(f"{joint.parent.name}_joint", joints)
             if int(joint.type) != int(mujoco.mjtJoint.mjJNT_FREE):
                 findings.add("joint without a name, named after its body", joint.name)
     unnamed = [a for a in spec.actuators if not a.name]
@@ -65,9 +68,6 @@ def name_parts(spec: mujoco.MjSpec, findings: Findings) -> None:
     taken = {a.name for a in spec.actuators if a.name}
     for actuator in unnamed:
         actuator.name = _unused(actuator.target or "actuator", taken)
-    for tree in spec.worldbody.bodies:
-        if not tree.name:
-            tree.name = _unused("robot", {b.name for b in spec.bodies})
 
 
 def _unused(name: str, taken: set[str]) -> str:

@@ -82,7 +82,7 @@ def build_robot(
         for j, lo, hi in zip(joints, limits.lower, limits.upper, strict=True)
     ]
     loads = find_loads(model, joints, np.array(limits.lower), np.array(limits.upper), np.array(home))
-    kp, kd = _gains(drives, joints, limits, loads, choices, findings)
+    kp, kd = _gains(model, drives, joints, limits, loads, choices, findings)
     effort = _efforts(model, drives, joints, limits, loads, choices, findings)
     dofs = [int(model.jnt_dofadr[model.joint(j).id]) for j in joints]
     damping = [float(k or 2 * DAMPING_RATIO * math.sqrt(p * i)) for k, p, i in zip(kd, kp, loads.inertia, strict=True)]
@@ -157,7 +157,13 @@ def _home(name: str, lower: float, upper: float, key: float | None, findings: Fi
 
 
 def _gains(
-    drives: list[Drive], joints: list[str], limits: _Limits, loads: Loads, choices: Choices, findings: Findings
+    model: mujoco.MjModel,
+    drives: list[Drive],
+    joints: list[str],
+    limits: _Limits,
+    loads: Loads,
+    choices: Choices,
+    findings: Findings,
 ) -> tuple[list[float], list[float]]:
     """kp = I w² and kd = 2 ζ I w of what the joint turns (I: its largest load), where file and person say nothing."""
     chosen_kp, chosen_kd = choose(choices.kp, joints, "--kp"), choose(choices.kd, joints, "--kd")
@@ -172,7 +178,7 @@ def _gains(
         elif kp is None:
             kp = inertia * (2 * math.pi * frequency) ** 2
             held = float(loads.gravity[i]) / (SAG * (limits.upper[i] - limits.lower[i]))
-            if held > kp:
+            if held > kp and choices.natural_frequency_hz is None:
                 kp = held
                 findings.add(f"gains derived for {SAG:.0%} of its range of sag under gravity", name)
             else:
@@ -181,7 +187,9 @@ def _gains(
                 kd = drive.kd
                 findings.add("damping taken from its velocity actuator", name)
         if kd is None:
-            kd = 2 * (choices.damping_ratio or DAMPING_RATIO) * math.sqrt(kp * inertia)
+            ratio = choices.damping_ratio or DAMPING_RATIO
+            # The joint damps too, by itself.
+            kd = max(0.0, 2 * ratio * math.sqrt(kp * inertia) - float(model.dof_damping[model.joint(name).dofadr[0]]))
         kps.append(kp)
         kds.append(kd)
     return kps, kds

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from robot_rl.errors import ConfigError
+from robot_rl_sim.coupling import find_followers
 from robot_rl_sim.importing.findings import Findings
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
@@ -27,11 +28,13 @@ class Base:
 
 
 def keep_robot(spec: mujoco.MjSpec, model: mujoco.MjModel, joints: list[str], findings: Findings) -> Base:
-    """Delete every moving thing that `joints` have no part in; returns the base of what stays.
+    """Delete every moving thing that `joints` and their followers have no part in; returns the base of what stays.
 
     Raises ConfigError for two robots of which one floats.
     """
-    roots = {int(model.body_rootid[model.jnt_bodyid[model.joint(name).id]]) for name in joints}
+    driven = {model.joint(name).id for name in joints}
+    parts = [*driven, *find_followers(model, driven)]
+    roots = {int(model.body_rootid[model.jnt_bodyid[j]]) for j in parts}
     floating = [r for r in roots if any(int(model.jnt_type[j]) == _FREE for j in _joints_of(model, r))]
     names = sorted(model.body(r).name for r in roots)
     if floating and len(roots) > 1:
@@ -70,8 +73,7 @@ def dress(spec: mujoco.MjSpec, model: mujoco.MjModel, base: Base, lowest_m: floa
     if not spec.lights:
         spec.worldbody.add_light(pos=(*center[:2], center[2] + 3 * extent), dir=(-0.25, 0.25, -1), type=_DIRECTIONAL)
     if spec.camera("main") is None:
-        first = next(b for b in range(1, model.nbody) if model.body_weldid[b])
-        target = base.body if base.body != "world" else model.body(first).name
+        target = base.body if base.body != "world" else spec.joints[0].parent.name
         spec.worldbody.add_camera(
             name="main", mode=mujoco.mjtCamLight.mjCAMLIGHT_TARGETBODYCOM, targetbody=target,
             pos=center + extent * np.array((1.4, -1.1, 0.7)),
