@@ -69,6 +69,12 @@ def _gait_phase(io: PolicyIO, inputs: Inputs) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=-1) * asked_to_move(inputs["command"]).unsqueeze(-1)
 
 
+def _joint_error_near(io: PolicyIO, inputs: Inputs) -> Tensor:
+    """What is left to go (n, n_joints), cut at a tenth of the joint's range, in that unit: sharp near the goal."""
+    reach = 0.1 * (io.high - io.low)
+    return ((inputs["command"] - inputs["joint_pos"]) / reach).clamp(-1.0, 1.0)
+
+
 def _goal_rotation(io: PolicyIO, inputs: Inputs) -> Tensor:
     """The turn (n, 6) that is left to make, in the root body frame: goal * object^-1, as `rotation_columns`."""
     return rotation_columns(multiply(inputs["command"], conjugate(inputs["object_quat_wxyz"])))
@@ -85,6 +91,7 @@ TERMS: dict[str, _Term] = {
     "command": _Term(("command",), _command_dim, lambda io, x: x["command"]),
     "tip_error": _Term(("command", "joint_pos"), _command_dim, _tip_error),
     "joint_error": _Term(("command", "joint_pos"), _n_joints, lambda io, x: x["command"] - x["joint_pos"]),
+    "joint_error_near": _Term(("command", "joint_pos"), _n_joints, _joint_error_near),
     "object_pos": _Term(("object_pos",), lambda io: 3, lambda io, x: x["object_pos"]),
     "object_rotation": _Term(
         ("object_quat_wxyz",), lambda io: 6, lambda io, x: rotation_columns(x["object_quat_wxyz"])
@@ -132,7 +139,7 @@ class PolicyIO(nn.Module):
         self.tips = TipKinematics(robot, robot.chains) if any(t.name == "tip_error" for t in terms) else None
         if self.tips is not None and self.command_dim != 3 * self.tips.n_tips:
             raise ConfigError(f"tip_error needs a command of {3 * self.tips.n_tips} numbers, got {self.command_dim}")
-        if any(t.name == "joint_error" for t in terms) and self.command_dim != len(robot.joints):
+        if any(t.name.startswith("joint_error") for t in terms) and self.command_dim != len(robot.joints):
             raise ConfigError(f"joint_error needs a command of {len(robot.joints)} numbers, got {self.command_dim}")
         self.default_pos: Tensor
         self.scale: Tensor

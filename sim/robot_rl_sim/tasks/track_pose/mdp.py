@@ -139,6 +139,7 @@ def _policy_io(robot: RobotSpec, config: TrackPoseConfig) -> PolicyIO:
             ObservationTerm("joint_vel", 0.2),
             ObservationTerm("target_error", 10.0),
             ObservationTerm("joint_error", 2.0),
+            ObservationTerm("joint_error_near"),
         ),
         action=ActionSpec("position_delta", scale, (0.0,) * n, low, high),
         control_period_s=config.control_period_s,
