@@ -124,6 +124,53 @@ def test_exported_kinematics_put_the_tips_where_the_model_does(name: str) -> Non
             np.testing.assert_allclose(tip, expected, atol=2e-5)
 
 
+def test_exported_kinematics_put_the_flange_where_the_model_does() -> None:
+    robot, model, vendor = get_robot("franka_panda"), load_model("franka_panda"), reference_model("franka_panda")
+    ours, theirs = mujoco.MjData(model), mujoco.MjData(vendor)
+    kinematics = TipKinematics(robot, robot.chains)
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        random_pose(model, ours, rng)
+        theirs.qpos[:] = ours.qpos
+        mujoco.mj_kinematics(vendor, theirs)
+        flange = kinematics(torch.from_numpy(ours.qpos).unsqueeze(0))[0, 0].numpy()
+        np.testing.assert_allclose(flange, ours.site("flange").xpos, atol=1e-6)
+        np.testing.assert_allclose(flange, theirs.site("attachment_site").xpos, atol=1e-6)
+
+
+def test_the_arm_is_as_heavy_to_move_as_the_vendors() -> None:
+    """Mass matrices at random poses, motor inertia included."""
+    model, vendor = load_model("franka_panda"), reference_model("franka_panda")
+    ours, theirs = mujoco.MjData(model), mujoco.MjData(vendor)
+    a, b = np.zeros((7, 7)), np.zeros((7, 7))
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        random_pose(model, ours, rng)
+        theirs.qpos[:] = ours.qpos
+        for m, data, full in ((model, ours, a), (vendor, theirs, b)):
+            mujoco.mj_forward(m, data)
+            mujoco.mj_fullM(m, data, full)
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_arm_holds_itself_up_and_damps_well() -> None:
+    """Gravity is compensated, so a limp arm at rest stays there; and kd against the inertia that a joint carries."""
+    robot, model = get_robot("franka_panda"), load_model("franka_panda")
+    data = mujoco.MjData(model)
+    largest = np.zeros(7)
+    full = np.zeros((7, 7))
+    rng = np.random.default_rng(4)
+    for _ in range(500):
+        random_pose(model, data, rng)
+        mujoco.mj_forward(model, data)
+        np.testing.assert_allclose(data.qfrc_passive, data.qfrc_bias, atol=1e-9)
+        mujoco.mj_fullM(model, data, full)
+        largest = np.maximum(largest, np.diag(full))
+    ratio = [j.kd_nms_rad / (2 * np.sqrt(j.kp_nm_rad * m)) for j, m in zip(robot.joints, largest, strict=True)]
+    assert min(ratio) > 0.7
+    assert max(ratio) < 1.2
+
+
 def test_humanoid_stands_on_its_feet() -> None:
     robot = get_robot("unitree_g1")
     model = load_model("unitree_g1")
