@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from robot_rl.networks.policy_io import PolicyIO
@@ -82,6 +84,24 @@ class PrivilegedVecEnv(VecEnv, Protocol):
 
     def privileged(self) -> torch.Tensor:
         """(n_envs, privileged_dim) of the current states, of order one: it is not normalised any further."""
+        ...
+
+
+@runtime_checkable
+class DumpingVecEnv(VecEnv, Protocol):
+    """A VecEnv that can keep what went wrong in it, such as worlds whose physics diverged, to be looked at later."""
+
+    def dump_failures(self, folder: Path, task: str, seed: int, backend: str) -> list[Path]:
+        """Write what has failed since the last call; `task`, `seed` and `backend` say where. Returns the files."""
+        ...
+
+
+@runtime_checkable
+class RenderedVecEnv(VecEnv, Protocol):
+    """A VecEnv that can be looked at."""
+
+    def render(self, env: int = 0) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB of one environment as it is now. Raises MissingDependencyError without OpenGL."""
         ...
 
 

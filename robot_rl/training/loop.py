@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from robot_rl.env import Task, get_task
+from robot_rl.env import DumpingVecEnv, Task, get_task
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.training.checkpoint import load_config, newest_checkpoint
 from robot_rl.training.collect import collect
@@ -133,12 +133,21 @@ def _loop(run: Run, metrics: Metrics, watch: Watch, progress: Progress, stop: St
         run.wall_s = time.monotonic() - clock
         if run.crossed(config.log_every) or last:
             progress.update(_progress_line(run, metrics.write(run.env_steps, run.wall_s, run.updates)))
+            _dump_failures(run, progress)
         if run.crossed(config.checkpoint_every):
             watch.check_state(run.updates)
             _save_or_warn(run, progress)
         if _successful(evaluation, config.stop_at_success):
             break
     return evaluation
+
+
+def _dump_failures(run: Run, progress: Progress) -> None:
+    """Worlds that diverged cost an episode each and nothing more; they are kept to find out why."""
+    if isinstance(run.env, DumpingVecEnv):
+        config = run.config
+        for path in run.env.dump_failures(run.run_dir / "failures", config.task, config.seed, config.env_backend):
+            progress.note(f"the physics of a world failed: {path}")
 
 
 def _save_or_warn(run: Run, progress: Progress) -> None:

@@ -30,15 +30,22 @@ class Divergence:
     """Model field -> its value in this world."""
 
 
-def record(sim: BatchSim, world: int, episode_step: int, qpos: Tensor, qvel: Tensor, ctrl: Tensor) -> Divergence:
-    """`qpos`, `qvel` and `ctrl` are those of all worlds, as they were when the period began."""
-    fields = {
-        name.removeprefix("model/"): value[world].cpu()
-        for name, value in sim.state_dict().items()
-        if name.startswith("model/")
-    }
-    qpos, qvel, ctrl = (values[world].cpu().clone() for values in (qpos, qvel, ctrl))
-    return Divergence(world, episode_step, qpos, qvel, ctrl, fields)
+def record(
+    sim: BatchSim, worlds: Tensor, episode_steps: Tensor, qpos: Tensor, qvel: Tensor, ctrl: Tensor
+) -> list[Divergence]:
+    """Of `worlds` (k,); the others are of all worlds, as they were when the period began."""
+    fields = {n.removeprefix("model/"): v for n, v in sim.state_dict().items() if n.startswith("model/")}
+    return [
+        Divergence(
+            world=world,
+            episode_step=int(episode_steps[world]),
+            qpos=qpos[world].cpu().clone(),
+            qvel=qvel[world].cpu().clone(),
+            ctrl=ctrl[world].cpu().clone(),
+            model={name: value[world].cpu().clone() for name, value in fields.items()},
+        )
+        for world in worlds.tolist()
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import ActionLatency, Pushes
-from robot_rl_sim.divergence import Divergence, record
+from robot_rl_sim.divergence import Divergence, Origin, record, write
 from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig, Randomizer
 from robot_rl_sim.sensors import Sensors
+
+if TYPE_CHECKING:
+    from robot_rl_sim.camera import WorldCamera
+
+KEPT_DIVERGENCES = 16
+MAX_DUMPS = 64
+"""Files in one folder: a task that always diverges must not fill the disk."""
 
 
 @contextmanager
@@ -39,7 +50,7 @@ class SimVecEnv:
     """
 
     def __init__(self, mdp: Mdp, sim: BatchSim, seed: int, randomization: RandomizationConfig = NOMINAL) -> None:
-        n, io = sim.num_worlds, mdp.policy_io
+        n, io = sim.num_worlds, mdp.policy_io.to(sim.device)
         self.mdp = mdp
         self.sim = sim
         self.randomization = randomization
@@ -53,12 +64,13 @@ class SimVecEnv:
         self.device = sim.device
         self.num_diverged = 0
         """Worlds whose physics failed so far. Each was put back to where it last was sound, and started afresh."""
-        self.divergences: deque[Divergence] = deque(maxlen=16)
+        self.divergences: deque[Divergence] = deque(maxlen=KEPT_DIVERGENCES)
         """The last of them."""
 
         fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
         latency = randomization.action_latency_steps
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._camera: WorldCamera | None = None
         self._randomizer = Randomizer(sim, randomization)
         self._sensors = Sensors(sim, fields, randomization.sensor_noise, mdp.robot.root_body, mdp.object_body)
         self._pushes = Pushes(mdp.pushes, n, self.device) if mdp.pushes else None
@@ -146,8 +158,28 @@ class SimVecEnv:
         self._obs = self._encode(self._inputs)
         return self._obs.clone()
 
+    def dump_failures(self, folder: Path, task: str, seed: int, backend: str) -> list[Path]:
+        """See robot_rl.env.DumpingVecEnv. Of many failures since the last call, the last few."""
+        first = len(list(folder.glob("*.safetensors")))  # a run that was resumed adds to what it had
+        paths = [folder / f"{i:03d}.safetensors" for i in range(first, min(first + len(self.divergences), MAX_DUMPS))]
+        for path, divergence in zip(paths, self.divergences, strict=False):
+            write(path, divergence, Origin(task, seed, backend))
+        self.divergences.clear()
+        return paths
+
+    def render(self, env: int = 0) -> NDArray[np.uint8]:
+        """See robot_rl.env.RenderedVecEnv: (240, 320, 3), with what is asked of the robot drawn in."""
+        if self._camera is None:
+            from robot_rl_sim.camera import WorldCamera  # which needs OpenGL and a video library
+
+            self._camera = WorldCamera(self)
+        return self._camera.frame(env)
+
     def close(self) -> None:
-        """Nothing to release: the worlds go with the object."""
+        """The worlds go with the object; a camera does not."""
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly from here."""
@@ -177,8 +209,7 @@ class SimVecEnv:
         if failed.any():
             worlds = failed.nonzero().squeeze(-1)
             self.num_diverged += len(worlds)
-            for world in worlds.tolist():
-                self.divergences.append(record(self.sim, world, int(self._steps[world]), qpos, qvel, ctrl))
+            self.divergences.extend(record(self.sim, worlds[-KEPT_DIVERGENCES:], self._steps, qpos, qvel, ctrl))
             self.sim.set_state(worlds, qpos[worlds], qvel[worlds])
         return failed
 

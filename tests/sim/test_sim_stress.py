@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from robot_rl.commands.main import main
-from robot_rl.env import load_tasks
+from robot_rl.env import Task, load_tasks
 from robot_rl.errors import ConfigError
+from robot_rl.training.config import TrainConfig
+from robot_rl.training.loop import train
 from robot_rl_sim.divergence import Origin, read, write
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.randomization import NOMINAL
@@ -105,10 +107,43 @@ def test_a_file_of_another_kind_or_model_is_refused(unstable: SimVecEnv, tmp_pat
         replay(g1_env(1), other, "auto")
 
 
+def test_dumps_are_added_to_those_of_before_and_have_an_end(unstable: SimVecEnv, tmp_path) -> None:
+    stress(unstable, 80, 2.0, 0, quiet)
+    kept = list(unstable.divergences)
+    first = unstable.dump_failures(tmp_path, "g1-balance", 3, "mujoco")
+    assert [path.name for path in first] == [f"{i:03d}.safetensors" for i in range(len(kept))]
+    assert unstable.dump_failures(tmp_path, "g1-balance", 3, "mujoco") == []
+    unstable.divergences.extend(kept[:1])
+    (path,) = unstable.dump_failures(tmp_path, "g1-balance", 3, "mujoco")
+    assert path not in first
+    for i in range(100):
+        (tmp_path / f"more-{i}.safetensors").touch()
+    unstable.divergences.extend(kept[:1])
+    assert unstable.dump_failures(tmp_path, "g1-balance", 3, "mujoco") == []
+
+
+def test_a_training_run_keeps_the_worlds_that_failed(tmp_path) -> None:
+    def make_env(*, num_envs: int, seed: int, **_: object) -> SimVecEnv:
+        env = g1_env(num_envs)
+        env.sim.model_field("actuator_biasprm")[0, :, 2] *= -200.0
+        return env
+
+    task = Task("unstable", "", "unitree_g1", make_env)
+    config = TrainConfig(
+        task="unstable", total_env_steps=80, num_envs=4, log_every=40, evaluate_episodes=1, buffer_size=1000,
+        warmup_env_steps=80, checkpoint_every=80, runs=tmp_path, name="run",
+    )  # fmt: skip
+    result = train(config, task)
+    dumps = sorted((result.run_dir / "failures").glob("*.safetensors"))
+    assert dumps
+    divergence, origin = read(dumps[0])
+    assert (origin.task, divergence.world) == ("unstable", 0)
+
+
 def test_verb_dumps_and_replays(unstable: SimVecEnv, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("robot_rl_sim.commands.stress._env", lambda task, args, n, backend: unstable)
     assert main(["stress", "g1-balance", "--steps", "80", "--num-envs", "4", "--out", str(tmp_path)]) == 0
-    dumps = sorted(tmp_path.glob("g1-balance-*.safetensors"))
+    dumps = sorted((tmp_path / "g1-balance").glob("*.safetensors"))
     assert len(dumps) >= 2
     monkeypatch.setattr("robot_rl_sim.commands.stress._env", lambda task, args, n, backend: g1_env(1))
     assert main(["stress", str(dumps[0])]) == 0

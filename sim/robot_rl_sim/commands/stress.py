@@ -21,7 +21,7 @@ class StressArgs:
     """Random controls beyond the limits: fail if anything that a learner sees is not finite; or see a failure again."""
 
     what: Annotated[str, tyro.conf.Positional]
-    """Task, or a file that an earlier stress test dumped: its last control period is then run again, step by step."""
+    """Task; or a file that a stress test or a training run dumped: that control period is run again, step by step."""
     steps: int = 1_000_000
     """Steps of single environments."""
     scale: float = 2.0
@@ -35,7 +35,7 @@ class StressArgs:
     device: str = "cpu"
     """Where the physics runs."""
     out: Path = Path("stress")
-    """Folder for worlds whose physics failed, the last 16: state before, controls, model fields."""
+    """Folder for worlds whose physics failed (the last 16 of a task): state before, controls, model fields."""
 
 
 def run(args: StressArgs) -> Result:
@@ -44,7 +44,6 @@ def run(args: StressArgs) -> Result:
 
 def _stress(args: StressArgs) -> Result:
     from robot_rl.training.progress import Progress
-    from robot_rl_sim.divergence import Origin, write
     from robot_rl_sim.stress import Stress, stress
 
     env = _env(args.what, args, args.num_envs, args.backend)
@@ -56,13 +55,10 @@ def _stress(args: StressArgs) -> Result:
         show.update(f"{args.what}: {s.env_steps:,} of {args.steps:,} steps, {rate:,.0f}/s; {ends}")
 
     s = stress(env, args.steps, args.scale, args.seed, progress)
-    origin = Origin(args.what, args.seed, args.backend)
-    dumps = []
-    for i, divergence in enumerate(env.divergences):
-        dumps.append(str(args.out / f"{args.what.replace(':', '-').replace('/', '-')}-{i}.safetensors"))
-        write(Path(dumps[-1]), divergence, origin)
+    folder = args.out / args.what.replace(":", "-").replace("/", "-")
+    dumps = [str(path) for path in env.dump_failures(folder, args.what, args.seed, args.backend)]
     if dumps:
-        show.note(f"worlds that failed: {dumps[0]} and so on; `robot-rl stress {dumps[0]}`")
+        show.note(f"the physics of worlds failed; to see it again: robot-rl stress {dumps[0]}")
     rows = (
         Row(f"stress/{args.what}/env_steps", float(s.env_steps), "steps"),
         Row(f"stress/{args.what}/terminated", float(s.terminated), "episodes"),
