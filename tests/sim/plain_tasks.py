@@ -168,7 +168,8 @@ class PlainG1Balance(PlainEnv):
         pose = np.exp(-4 * np.square(self.data.qpos[7:] - self.default).mean())
         return float(
             c.alive_weight * (not self.failed())
-            + c.upright_weight * max(0.0, -self.gravity_b()[2])
+            + c.upright_weight * np.exp(-(np.linalg.norm(self.gravity_b()[:2]) ** 2) / 0.2**2)
+            + c.still_weight * np.exp(-((np.linalg.norm(self.data.qvel[:2]) / 0.5) ** 2))
             + c.pose_weight * pose
             - c.ang_vel_weight * np.square(self.data.qvel[3:6]).sum()
             - c.effort_weight * np.square(self.data.actuator_force / self.effort_limit).mean()

@@ -14,7 +14,14 @@ from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.models import default_qpos, load_model
 from robot_rl_sim.randomization import NOMINAL
 from robot_rl_sim.tasks.assemble import assemble
-from robot_rl_sim.tasks.g1_balance.mdp import G1Balance, G1BalanceConfig, effort_share, pose_closeness, upright
+from robot_rl_sim.tasks.g1_balance.mdp import (
+    G1Balance,
+    G1BalanceConfig,
+    effort_share,
+    pose_closeness,
+    stillness,
+    upright,
+)
 
 NEVER = PushConfig((0.0, 0.0), (10_000, 10_000))
 
@@ -24,7 +31,9 @@ def make(num_envs: int = 2, pushes: PushConfig = NEVER):
 
 
 def test_reward_terms_by_hand() -> None:
-    torch.testing.assert_close(upright(torch.tensor([[0.0, -0.6, -0.8], [0.0, 0.0, 1.0]])), torch.tensor([0.8, 0.0]))
+    gravity = torch.tensor([[0.0, 0.0, -1.0], [0.12, -0.16, -0.9798], [0.0, -1.0, 0.0]])
+    torch.testing.assert_close(upright(gravity), torch.tensor([1.0, math.exp(-1), math.exp(-25)]))
+    torch.testing.assert_close(stillness(torch.tensor([[0.0, 0.0], [0.3, 0.4]])), torch.tensor([1.0, math.exp(-1)]))
     torch.testing.assert_close(
         pose_closeness(torch.tensor([[0.5, 0.1]]), torch.tensor([0.1, 0.1])), torch.tensor([math.exp(-4 * 0.08)])
     )
@@ -128,7 +137,7 @@ def test_plain_implementation_sees_and_earns_the_same() -> None:
         obs, reward, terminated, _, _ = plain.step(action)
         assert not terminated
         # Contacts amplify the rounding of float32 targets; gravity of the plain one is a physics step old.
-        np.testing.assert_allclose(step.obs[0], obs, atol=0.03)
+        np.testing.assert_allclose(step.obs[0, -len(obs) :], obs, atol=0.03)
         assert step.reward[0] == pytest.approx(reward, abs=0.03)
 
 

@@ -43,11 +43,11 @@ def other_side(qpos: torch.Tensor, qvel: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def g1() -> SimVecEnv:
-    return assemble(G1Balance(G1BalanceConfig(pushes=NEVER)), WORLDS, 0, NOMINAL, "cpu", 1)
+    return assemble(G1Balance(G1BalanceConfig(pushes=NEVER, history_length=1)), WORLDS, 0, NOMINAL, "cpu", 1)
 
 
 def test_twice_is_the_identity_and_once_is_not():
-    image = G1Balance().mirror
+    image = G1Balance(G1BalanceConfig(history_length=1)).mirror
     obs, action = torch.randn(5, 97), torch.randn(5, 29)
     assert torch.equal(image.obs(image.obs(obs)), obs)
     assert torch.equal(image.action(image.action(action)), action)

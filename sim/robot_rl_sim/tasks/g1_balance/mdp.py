@@ -35,8 +35,11 @@ class G1BalanceConfig:
     """m/s, and rad/s."""
     min_height_m: float = 0.45
     """Pelvis height that only a fall reaches; it stands at 0.76."""
+    history_length: int = 3
+    """Frames observed: from one, noise and velocity of the base cannot be told apart."""
     alive_weight: float = 1.0
     upright_weight: float = 1.0
+    still_weight: float = 0.5
     pose_weight: float = 0.5
     ang_vel_weight: float = 0.05
     effort_weight: float = 0.5
@@ -44,8 +47,13 @@ class G1BalanceConfig:
 
 
 def upright(gravity_b: Tensor) -> Tensor:
-    """1 upright, 0 lying: minus the vertical part of gravity's direction (n, 3), not below 0. (n,)."""
-    return (-gravity_b[:, 2]).clamp(min=0.0)
+    """exp(-(sin tilt / 0.2)²) (n,) from gravity's direction (n, 3): steep where a fall begins, not where it ends."""
+    return torch.exp(gravity_b[:, :2].square().sum(-1) / -0.04)
+
+
+def stillness(lin_vel: Tensor) -> Tensor:
+    """exp(-(speed / 0.5 m/s)²) (n,) of a horizontal velocity (n, 2): what a push adds and a fall begins with."""
+    return torch.exp(-4.0 * lin_vel.square().sum(-1))
 
 
 def pose_closeness(joint_pos: Tensor, default_pos: Tensor) -> Tensor:
@@ -106,6 +114,7 @@ class G1Balance:
         rewards = {
             "alive": c.alive_weight * (~fallen).float(),
             "upright": c.upright_weight * upright(gravity_b),
+            "still": c.still_weight * stillness(t.sim.qvel[:, :2].float()),
             "pose": c.pose_weight * pose_closeness(t.joint_pos, self.policy_io.default_pos.to(t.action)),
             "ang_vel": -c.ang_vel_weight * ang_vel_b.square().sum(-1),
             "effort": -c.effort_weight * effort_share(t.sim.joint_effort.float(), self._effort_limit.to(t.action)),
@@ -134,4 +143,5 @@ def _policy_io(config: G1BalanceConfig) -> PolicyIO:
             high,
         ),
         control_period_s=config.control_period_s,
+        history_length=config.history_length,
     )
