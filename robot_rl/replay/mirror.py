@@ -27,6 +27,11 @@ class Mirror:
         """The same for tensors on another device."""
         return Mirror(*self._entries, device)
 
+    def extended(self, tail: Entries) -> Mirror:
+        """The same with further privileged entries behind the observation, whose own image is `tail`."""
+        obs, action = self._entries
+        return Mirror([*obs, *((len(obs) + entry, sign) for entry, sign in tail)], action, self._obs[0].device)
+
     def obs(self, obs: Tensor) -> Tensor:
         """(n, obs_dim), with privileged columns behind them where the task has some -> the same."""
         index, sign = self._obs

@@ -1,4 +1,4 @@
-"""Disturbances that an episode brings: late actions and pushes. Each holds its per-world tensors in `state`."""
+"""Disturbances that an episode brings: pushes, late actions, random torques. What they keep per world is in `state`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from robot_rl.errors import ConfigError
+from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.draws import Draws, Range, between
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +59,51 @@ class Pushes:
 
 
 class ActionLatency:
-    """Keeps the last target in force for a delay that is fixed within an episode, in whole physics steps."""
+    """Lets targets arrive late, by a delay that is fixed within an episode, in whole physics steps."""
 
     def __init__(
-        self, num_worlds: int, n_joints: int, substeps: int, control_steps: tuple[float, float], device: torch.device
+        self, num_worlds: int, n_joints: int, substeps: int, control_steps: Range, draws: Draws, device: torch.device
     ) -> None:
-        if not 0 <= control_steps[0] <= control_steps[1] <= 1:
-            raise ConfigError(f"action latency must be an increasing pair within [0, 1] steps, got {control_steps}")
-        self._range = tuple(round(s * substeps) for s in control_steps)
-        self._clock = torch.arange(substeps, device=device).view(1, -1, 1)
+        """`control_steps` are the shortest and the longest delay."""
+        if not 0 <= control_steps[0] <= control_steps[1]:
+            raise ConfigError(f"action latency must be an increasing pair of at least 0 steps, got {control_steps}")
+        self._range = (control_steps[0] * substeps, control_steps[1] * substeps)
+        self._substeps = substeps
+        self._clock = torch.arange(substeps, device=device)
+        self._draws = draws
+        self._column = draws.add("action_latency_steps", ((0, 1),))
+        earlier = math.ceil(control_steps[1])
         self.state = {
             "delay": torch.zeros(num_worlds, dtype=torch.int64, device=device),
-            "last_target": torch.zeros(num_worlds, n_joints, device=device),
+            "targets": torch.zeros(num_worlds, earlier, n_joints, device=device),
         }
+        """Targets on their way or in force, the last one first."""
 
-    def reset(self, worlds: Tensor, target: Tensor, generator: torch.Generator) -> None:
-        """`target` (k, n_joints) is what the servos held before the first action."""
-        low, high = self._range
-        # A share of the range, so that with another physics step the same draw is the same time.
-        share = torch.rand(len(worlds), generator=generator, device=worlds.device)
-        self.state["delay"][worlds] = low + (share * (high - low + 1)).long()
-        self.state["last_target"][worlds] = target
+    def reset(self, worlds: Tensor, target: Tensor) -> None:
+        """New episodes, whose draws are drawn; `target` (k, n_joints) is what the servos held before them."""
+        delay = between(self._draws.values[worlds, self._column.start], self._range)
+        self.state["delay"].index_copy_(0, worlds, torch.round(delay).to(torch.int64))
+        targets = self.state["targets"]
+        targets.index_copy_(0, worlds, target.unsqueeze(1).expand(-1, targets.shape[1], -1))
 
     def apply(self, target: Tensor) -> Tensor:
         """Target (n, n_joints) -> what the servos get in each physics step, (n, substeps, n_joints)."""
-        arrived = self._clock >= self.state["delay"].view(-1, 1, 1)
-        ctrl = torch.where(arrived, target.unsqueeze(1), self.state["last_target"].unsqueeze(1))
-        self.state["last_target"].copy_(target)
-        return ctrl
+        targets = torch.cat((target.unsqueeze(1), self.state["targets"]), 1)
+        missing = (self.state["delay"].unsqueeze(1) - self._clock).clamp(min=0)  # physics steps until this target would arrive
+        in_force = torch.div(missing + self._substeps - 1, self._substeps, rounding_mode="floor")
+        self.state["targets"] = targets[:, :-1].contiguous()
+        return targets.gather(1, in_force.unsqueeze(-1).expand(-1, -1, targets.shape[2]))
+
+
+class TorqueNoise:
+    """Random torque of every motor, as an offset of its servo's target: so the motor's limits hold for it, too."""
+
+    def __init__(self, robot: RobotSpec, share: float, device: torch.device) -> None:
+        """Uniform within ± `share` of each joint's effort limit, drawn for each control period."""
+        offset = [share * j.effort_limit_nm / j.kp_nm_rad for j in robot.joints]
+        self._offset = torch.tensor(offset, device=device)
+
+    def apply(self, ctrl: Tensor, generator: torch.Generator) -> Tensor:
+        """Targets (n, n_joints) or (n, substeps, n_joints) -> the same."""
+        drawn = torch.empty(len(ctrl), ctrl.shape[-1], device=ctrl.device).uniform_(-1, 1, generator=generator)
+        return torch.addcmul(ctrl, drawn if ctrl.dim() == 2 else drawn.unsqueeze(1), self._offset)

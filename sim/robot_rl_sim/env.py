@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_rl.env import Step
-from robot_rl.errors import CheckpointError, EnvError
+from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
-from robot_rl_sim.disturbances import ActionLatency, Pushes
+from robot_rl_sim.disturbances import ActionLatency, PushConfig, Pushes, TorqueNoise
 from robot_rl_sim.divergence import Divergence, Origin, record, write
+from robot_rl_sim.draws import Draws
 from robot_rl_sim.mdp import Mdp, Transition
-from robot_rl_sim.randomization import NOMINAL, RandomizationConfig, Randomizer
+from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+from robot_rl_sim.randomizer import Randomizer
 from robot_rl_sim.sensors import Sensors
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ def _one_torch_thread() -> Iterator[None]:
 class SimVecEnv:
     """A RobotVecEnv (see robot_rl.env). All randomness comes from one generator, seeded here or by `reset(seed)`.
 
-    `randomization=NOMINAL` gives the robot as modelled, without sensor noise or latency.
+    `randomization=NOMINAL` gives the robot as modelled, without sensor noise or latency. If critics are to see what was
+    drawn (`RandomizationConfig.privileged`), `draws.layout` says what is in the last columns of `privileged`.
     """
 
     def __init__(self, mdp: Mdp, sim: BatchSim, seed: int, randomization: RandomizationConfig = NOMINAL) -> None:
@@ -59,8 +62,6 @@ class SimVecEnv:
         self.obs_dim = io.obs_dim
         self.action_dim = len(mdp.robot.joints)
         self.max_episode_steps = mdp.max_episode_steps
-        self.mirror = mdp.mirror
-        self.privileged_dim = mdp.privileged_dim
         self.device = sim.device
         self.num_diverged = 0
         """Worlds whose physics failed so far. Each was put back to where it last was sound, and started afresh."""
@@ -68,13 +69,9 @@ class SimVecEnv:
         """The last of them."""
 
         fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
-        latency = randomization.action_latency_steps
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self._camera: WorldCamera | None = None
-        self._randomizer = Randomizer(sim, randomization)
-        self._sensors = Sensors(sim, fields, randomization.sensor_noise, mdp.robot.root_body, mdp.object_body)
-        self._pushes = Pushes(mdp.pushes, n, self.device) if mdp.pushes else None
-        self._latency = ActionLatency(n, self.action_dim, sim.substeps, latency, self.device) if latency else None
+        self._set_up_randomization(fields)
 
         self._all = torch.arange(n, device=self.device)
         # Named as PolicyIO.encode wants them, in contract order.
@@ -89,6 +86,31 @@ class SimVecEnv:
         self._first_mdp_state = {name: value.clone() for name, value in mdp.state.items()}
         self._no_command = zeros(n, 0)
         self.reset()
+
+    def _set_up_randomization(self, fields: tuple[str, ...]) -> None:
+        """The parts that make episodes and measurements differ; `fields` of RobotState are measured."""
+        sim, mdp, config, device = self.sim, self.mdp, self.randomization, self.device
+        n, robot, latency = self.num_envs, mdp.robot, config.action_latency_steps
+        self.draws = Draws()
+        self._randomizer = Randomizer(sim, robot, config, self.draws)
+        self._sensors = Sensors(sim, robot, fields, config.sensors, self.draws, mdp.object_body)
+        self._latency = None
+        if latency and latency[1] > 0:
+            self._latency = ActionLatency(n, self.action_dim, sim.substeps, latency, self.draws, device)
+        share = config.torque_noise_share
+        self._torque_noise = TorqueNoise(robot, share, device) if share else None
+        pushes = mdp.pushes
+        if config.push_speed_m_s:
+            if not robot.floating_base:
+                raise ConfigError(f"randomization push_speed_m_s: robot {robot.name!r} has no floating base to push")
+            pushes = PushConfig(config.push_speed_m_s, config.push_interval_steps or PushConfig().interval_steps)
+        self._pushes = Pushes(pushes, n, device) if pushes else None
+        self.draws.allocate(n, device)
+        self.mirror = mdp.mirror
+        self.privileged_dim = mdp.privileged_dim
+        if config.privileged:
+            self.privileged_dim += len(self.draws.mirror)
+            self.mirror = mdp.mirror and mdp.mirror.extended(self.draws.mirror)
 
     @_one_torch_thread()
     def reset(self, seed: int | None = None) -> Tensor:
@@ -114,7 +136,7 @@ class SimVecEnv:
         target = self.policy_io.decode(action, self._inputs["last_target"])
         if self._pushes:
             self._pushes.apply(self.sim, self._generator)
-        diverged = self._advance(self._latency.apply(target) if self._latency else target)
+        diverged = self._advance(self._servo_targets(target))
         self._steps += 1
 
         outcome = self.mdp.outcome(self._transition(action), self._generator)
@@ -143,7 +165,8 @@ class SimVecEnv:
 
     def privileged(self) -> Tensor:
         """(n_envs, privileged_dim) of the present states: for critics."""
-        return self.mdp.privileged(self.sim)
+        own = self.mdp.privileged(self.sim)
+        return torch.cat((own, self.draws.values), -1) if self.randomization.privileged else own
 
     def policy_inputs(self) -> dict[str, Tensor]:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
@@ -201,6 +224,18 @@ class SimVecEnv:
             value.copy_(state[name])
         self._generator.set_state(state["generator"])
 
+    def _servo_targets(self, target: Tensor) -> Tensor:
+        """Target (n, n_joints) of the policy -> what the servos get in this control period, as `BatchSim.step` takes
+        it."""
+        ctrl = self._latency.apply(target) if self._latency else target
+        if self._torque_noise:
+            ctrl = self._torque_noise.apply(ctrl, self._generator)
+        bias = self._sensors.joint_bias
+        if bias is not None:
+            # A servo regulates what its own encoder says, with the same error that the policy sees.
+            ctrl = ctrl - (bias if ctrl.dim() == 2 else bias.unsqueeze(1))
+        return ctrl
+
     def _advance(self, ctrl: Tensor) -> Tensor:
         """Physics for one control period; returns which worlds failed (n,), which are back where they were."""
         qpos, qvel = self.sim.qpos.clone(), self.sim.qvel.clone()
@@ -211,14 +246,19 @@ class SimVecEnv:
             self.num_diverged += len(worlds)
             self.divergences.extend(record(self.sim, worlds[-KEPT_DIVERGENCES:], self._steps, qpos, qvel, ctrl))
             self.sim.set_state(worlds, qpos[worlds], qvel[worlds])
+        if self._sensors.late:
+            self._sensors.update(self.sim.trace())
+            if failed.any():
+                self._sensors.forget(failed.nonzero().squeeze(-1))
         return failed
 
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
         start = self.mdp.start(worlds, self._generator)
-        self._randomizer.reset(worlds, self._generator)
-        self._sensors.reset(worlds, self._generator)
+        self.draws.draw(worlds, self._generator)
+        self._randomizer.reset(worlds)
         self.sim.set_state(worlds, start.qpos, start.qvel)
+        self._sensors.reset(worlds)
         inputs = self.policy_io.state_inputs(self._sensors.read(self._generator, worlds))
         if "command" in self._inputs:
             inputs["command"] = start.command
@@ -226,7 +266,7 @@ class SimVecEnv:
         self._inputs = {name: self._inputs[name].index_copy(0, worlds, inputs[name]) for name in self._inputs}
         self._obs = self._obs.index_copy(0, worlds, self._encode(inputs))
         if self._latency:
-            self._latency.reset(worlds, inputs["last_target"], self._generator)
+            self._latency.reset(worlds, inputs["last_target"])
         if self._pushes:
             self._pushes.reset(worlds, self._generator)
         for counter in (self._steps, self._steps_at_goal, self._return):
@@ -260,6 +300,7 @@ class SimVecEnv:
         groups: dict[str, dict[str, Tensor]] = {
             "inputs": self._inputs,
             "episode": {"steps": self._steps, "steps_at_goal": self._steps_at_goal, "return": self._return},
+            "draws": {"values": self.draws.values},
             "sensors": self._sensors.state,
             "mdp": self.mdp.state,
         }

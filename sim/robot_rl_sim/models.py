@@ -12,6 +12,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.robots import ROBOTS, RobotSpec, get_robot
 from robot_rl.robots.files import added_robots
 from robot_rl_sim.coupling import find_followers, follow
+from robot_rl_sim.motors import PD, set_motor
 
 _PACKAGE = Path(__file__).resolve().parent
 # An installed wheel carries the assets inside the package; in the source tree they lie beside it.
@@ -53,9 +54,7 @@ def add_motors(spec: mujoco.MjSpec, robot: RobotSpec) -> None:
     for joint, armature in zip(robot.joints, robot.armature_kg_m2, strict=True):
         spec.joint(joint.name).armature = armature
         actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.set_to_position(kp=joint.kp_nm_rad, kv=joint.kd_nms_rad)
-        actuator.forcelimited = True
-        actuator.forcerange = (-joint.effort_limit_nm, joint.effort_limit_nm)
+        set_motor(actuator, joint, PD)
 
 
 def default_qpos(model: mujoco.MjModel, robot: RobotSpec) -> NDArray[np.float64]:

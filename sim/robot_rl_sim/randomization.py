@@ -1,95 +1,93 @@
-"""Domain randomisation: which parts of the dynamics and sensors differ between episodes, and by how much."""
+"""Domain randomisation as data: which parts of dynamics, motors and sensors differ between episodes, by how much."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 
-import torch
-from torch import Tensor
-
 from robot_rl.errors import ConfigError
-from robot_rl_sim.backends.batch_sim import BatchSim
-from robot_rl_sim.sensors import NO_NOISE, SensorNoise
+from robot_rl_sim.motors import PD, MotorConfig
+from robot_rl_sim.sensor_config import PERFECT, SensorsConfig
 
 Range = tuple[float, float]
+
+_SIGNED = {"payload_kg", "com_shift_m", "gravity_shift_m_s2"}
 
 
 @dataclass(frozen=True, slots=True)
 class RandomizationConfig:
-    """Every episode draws its own values, uniformly, from these ranges. A scale multiplies the nominal; None is off.
+    """Every episode draws its own values, uniformly, from these ranges; None is off. A scale multiplies the nominal.
 
-    The widths are those of field-proven humanoid and hand stacks (holosoma, unitree_rl_lab, ASAP); friction of servo
-    gears is known least, hence its wide range.
+    The widths are those of field-proven humanoid and hand stacks (holosoma, unitree_rl_lab, ASAP, walk-these-ways);
+    friction of servo gears is known least, hence its wide range.
     """
 
     link_mass_scale: Range | None = (0.9, 1.1)
     """Mass and inertia of each body, together."""
+    inertia_scale: Range | None = None
+    """Inertia of each body besides."""
+    payload_kg: Range | None = None
+    """Point mass added at the centre of mass of `trunk_body`; usual: -1 to 3 kg on a humanoid."""
+    com_shift_m: Range | None = None
+    """Shift of the centre of mass of `trunk_body` along each of its axes; usual: ±0.05 m on a humanoid."""
+    trunk_body: str = ""
+    """Empty: the robot's root body."""
     friction_scale: Range | None = (0.6, 1.4)
     """Sliding friction, the same for all surfaces of a world."""
+    terrain_friction: Range | None = None
+    """Sliding friction of what does not move. MuJoCo takes the larger one of two surfaces; usual: 0.3 to 1.25."""
+    motor_strength_scale: Range | None = (0.9, 1.1)
+    """Torque delivered over torque commanded, and limits, of each motor."""
     kp_scale: Range | None = (0.9, 1.1)
     kd_scale: Range | None = (0.9, 1.1)
     joint_damping_scale: Range | None = (0.7, 1.3)
     joint_frictionloss_scale: Range | None = (0.5, 2.0)
+    joint_friction_share: Range | None = None
+    """Dry friction added to each joint, as a share of its effort limit."""
     armature_scale: Range | None = (0.9, 1.1)
+    gravity_shift_m_s2: Range | None = None
+    """Added to gravity along each axis of the world; walk-these-ways: ±1."""
     action_latency_steps: Range | None = (0.0, 1.0)
-    """Delay between a decision and its target reaching the servos, in control steps."""
-    sensor_noise: SensorNoise = field(default_factory=SensorNoise)
+    """Delay between a decision and its target reaching the servos, in control steps, rounded to physics steps."""
+    torque_noise_share: float = 0.05
+    """Random torque at each joint, drawn for each control period, uniform within ± this share of its effort limit
+    (random force injection, Campanaro et al., arXiv 2209.12878). It counts towards the motor's limit. ASAP takes 0.1,
+    drawn for each of four physics steps, which moves a joint as much as half of that, held for all four, does."""
+    push_speed_m_s: Range | None = None
+    """Pushes of the base instead of those that the task has."""
+    push_interval_steps: tuple[int, int] | None = None
+    """Control steps between them; None: 75 to 150."""
+    motor: MotorConfig = field(default_factory=MotorConfig)
+    """Kind of the motors; nothing of it is drawn."""
+    sensors: SensorsConfig = field(default_factory=SensorsConfig)
+    privileged: bool = False
+    """Whether critics see what was drawn, as numbers in [-1, 1] behind the task's own privileged ones."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
+            if not isinstance(value, tuple):
+                continue
+            if len(value) != 2 or not all(math.isfinite(end) for end in value) or value[0] > value[1]:
+                raise ConfigError(f"randomization {f.name} must be an increasing pair of numbers, got {value}")
+            if f.name not in _SIGNED and value[0] < 0:
                 raise ConfigError(f"randomization {f.name} must be an increasing pair of at least 0, got {value}")
+        if not 0 <= self.torque_noise_share <= 1:
+            raise ConfigError(f"randomization torque_noise_share must lie in [0, 1], got {self.torque_noise_share}")
 
 
-NOMINAL = RandomizationConfig(None, None, None, None, None, None, None, None, NO_NOISE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scaled:
-    """Parts of model fields that one random scale per entry multiplies."""
-
-    range: Range
-    entries: int
-    """1: the same scale for all of a world."""
-    parts: tuple[tuple[Tensor, Tensor], ...]
-    """(live view (n_worlds, entries, ...), nominal values (entries, ...))."""
-
-
-class Randomizer:
-    """Writes per-world model fields at reset. Their values live in the BatchSim, which also saves them."""
-
-    def __init__(self, sim: BatchSim, config: RandomizationConfig) -> None:
-        self._sim = sim
-
-        def part(name: str, column: int | None) -> tuple[Tensor, Tensor]:
-            live, nominal = sim.model_field(name), sim.nominal(name)
-            nominal = nominal.to(live)
-            return (live, nominal) if column is None else (live[..., column], nominal[..., column])
-
-        nbody, nu, nv = (len(sim.nominal(name)) for name in ("body_mass", "actuator_gainprm", "dof_damping"))
-        c = config
-        # A position servo is gain[0] u + bias[1] q + bias[2] dq, with gain[0] = kp, bias[1] = -kp, bias[2] = -kd.
-        table: tuple[tuple[Range | None, int, tuple[tuple[str, int | None], ...]], ...] = (
-            (c.link_mass_scale, nbody, (("body_mass", None), ("body_inertia", None))),
-            (c.friction_scale, 1, (("geom_friction", 0),)),
-            (c.kp_scale, nu, (("actuator_gainprm", 0), ("actuator_biasprm", 1))),
-            (c.kd_scale, nu, (("actuator_biasprm", 2),)),
-            (c.joint_damping_scale, nv, (("dof_damping", None),)),
-            (c.joint_frictionloss_scale, nv, (("dof_frictionloss", None),)),
-            (c.armature_scale, nv, (("dof_armature", None),)),
-        )
-        self._scaled = [_Scaled(scale, n, tuple(part(*p) for p in parts)) for scale, n, parts in table if scale]
-
-    def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
-        """Draw the dynamics of new episodes in `worlds` (k,)."""
-        if not self._scaled:
-            return
-        entries = [s.entries for s in self._scaled]
-        uniform = torch.rand(len(worlds), sum(entries), generator=generator, dtype=torch.float64, device=worlds.device)
-        for scaled, u in zip(self._scaled, uniform.split(entries, dim=1), strict=True):
-            low, high = scaled.range
-            scale = low + (high - low) * u
-            for live, nominal in scaled.parts:
-                live.index_copy_(0, worlds, nominal * scale.to(live).view(*scale.shape, *[1] * (nominal.dim() - 1)))
-        self._sim.apply_model(worlds)
+NOMINAL = RandomizationConfig(
+    link_mass_scale=None,
+    friction_scale=None,
+    motor_strength_scale=None,
+    kp_scale=None,
+    kd_scale=None,
+    joint_damping_scale=None,
+    joint_frictionloss_scale=None,
+    armature_scale=None,
+    action_latency_steps=None,
+    torque_noise_share=0.0,
+    motor=PD,
+    sensors=PERFECT,
+)
+"""The robot as modelled, measured perfectly."""

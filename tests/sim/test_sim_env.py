@@ -6,15 +6,29 @@ import pytest
 import torch
 
 from robot_rl.env import RobotVecEnv
-from robot_rl.errors import CheckpointError, EnvError
+from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.mdp import Outcome, Transition
+from robot_rl_sim.motors import MotorConfig
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+from robot_rl_sim.sensor_config import PERFECT, SensorConfig, SensorsConfig
 from robot_rl_sim.tasks.assemble import assemble
 from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
 from robot_rl_sim.tasks.reach.hands import LEAP
 from robot_rl_sim.tasks.reach.mdp import Reach, ReachConfig
 
 RANDOM = RandomizationConfig()
+EVERYTHING = RandomizationConfig(
+    inertia_scale=(0.8, 1.2),
+    payload_kg=(-0.05, 0.2),
+    com_shift_m=(-0.02, 0.02),
+    terrain_friction=(0.3, 1.0),
+    joint_friction_share=(0.0, 0.02),
+    gravity_shift_m_s2=(-1.0, 1.0),
+    action_latency_steps=(0.0, 2.5),
+    motor=MotorConfig("dc_motor"),
+    sensors=SensorsConfig().timed(delay_s=(0.0, 0.03), jitter_s=0.005, drop_probability=0.1, period_s=0.01),
+    privileged=True,
+)
 
 
 def leap_env(num_envs=3, seed=0, randomization=NOMINAL, steps=3, mdp=None):
@@ -98,7 +112,15 @@ def test_the_seed_decides_everything(make) -> None:
     assert not torch.equal(first[0], other[0])
 
 
-@pytest.mark.parametrize("make", [lambda: leap_env(randomization=RANDOM), g1_env])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: leap_env(randomization=RANDOM),
+        g1_env,
+        lambda: leap_env(randomization=EVERYTHING),
+        lambda: g1_env(randomization=EVERYTHING),
+    ],
+)
 def test_goes_on_bit_for_bit_from_a_saved_state(make) -> None:
     """Across episode ends, noise, latency, pushes and randomised dynamics, in another object."""
     env = make()
@@ -259,3 +281,48 @@ def test_a_world_that_diverges_starts_afresh_and_no_other_notices(monkeypatch) -
     assert torch.equal(divergence.qpos, before)
     for _ in range(3):
         assert not env.step(zeros).info["diverged"].any()
+
+
+def test_critics_are_told_what_was_drawn_only_where_they_should_be() -> None:
+    told, plain = leap_env(randomization=dataclasses.replace(RANDOM, privileged=True)), leap_env(randomization=RANDOM)
+    assert plain.privileged_dim == 0
+    assert told.privileged_dim == sum(size for _, size in told.draws.layout) == told.privileged().shape[1]
+    step = told.step(torch.zeros(3, 16))
+    assert torch.equal(step.final_privileged, told.privileged())
+    assert told.privileged().abs().max() <= 1
+    before = told.privileged()
+    ended = [told.step(torch.zeros(3, 16)) for _ in range(2)][-1]
+    assert ended.truncated.all()
+    assert torch.equal(ended.final_privileged, before)
+    assert not torch.equal(told.privileged(), before)
+
+
+def test_servos_regulate_what_their_own_encoders_say() -> None:
+    """A joint that is measured too large by its offset comes to rest that much below its target."""
+    sensors = dataclasses.replace(PERFECT, joint_pos=SensorConfig(bias=0.05))
+    env = leap_env(randomization=dataclasses.replace(NOMINAL, sensors=sensors, gravity_shift_m_s2=(0, 0)), steps=200)
+    env.sim.model_field("opt.gravity")[:] = 0.0
+    env.sim.model_field("dof_frictionloss")[:] = 0.0
+    for _ in range(100):
+        env.step(torch.zeros(3, 16))
+    inputs = env.policy_inputs()
+    torch.testing.assert_close(inputs["joint_pos"], inputs["last_target"], atol=2e-3, rtol=0)
+    off = inputs["last_target"] - env.sim.joint_pos.float()
+    torch.testing.assert_close(off, env._sensors.joint_bias, atol=2e-3, rtol=0)
+    assert off.abs().max() > 0.02
+
+
+def test_a_world_that_diverges_is_not_remembered_by_late_sensors() -> None:
+    sensors = SensorsConfig().timed(delay_s=(0.02, 0.02), drop_probability=0.2)
+    env = g1_env(num_envs=3, randomization=dataclasses.replace(RANDOM, sensors=sensors))
+    env.sim.qvel[1, 8] = float("nan")
+    step = env.step(torch.zeros(3, 29))
+    assert step.info["diverged"].tolist() == [False, True, False]
+    assert torch.isfinite(step.final_obs).all()
+    for _ in range(3):
+        assert torch.isfinite(env.step(torch.zeros(3, 29)).obs).all()
+
+
+def test_pushes_of_a_robot_without_a_floating_base_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'leap_hand' has no floating base"):
+        leap_env(randomization=dataclasses.replace(NOMINAL, push_speed_m_s=(0.1, 0.2)))

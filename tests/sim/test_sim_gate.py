@@ -21,7 +21,7 @@ from robot_rl_sim.gate.page import explain, reason
 from robot_rl_sim.gate.rollout import Rollout, SameStarts, replay
 from robot_rl_sim.gate.variants import Variant, corners, make_variants
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
-from robot_rl_sim.sensors import NO_NOISE
+from robot_rl_sim.sensor_config import PERFECT
 
 BUNDLE = Path(__file__).parents[2] / "policies" / "leap_hand" / "leap-reach" / "v1"
 EPISODES = 40
@@ -253,4 +253,4 @@ def test_nothing_of_the_reference_is_left_unsaid() -> None:
     names = {v.name for v in make_variants(env, "mujoco")}
     for field in ("link_mass_scale", "friction_scale", "kp_scale", "kd_scale", "action_latency_steps"):
         assert {f"corner/{field}/low", f"corner/{field}/high"} <= names
-    assert env.randomization.sensor_noise != NO_NOISE
+    assert env.randomization.sensors != PERFECT

@@ -6,6 +6,7 @@ import torch
 
 from robot_rl.errors import ConfigError
 from robot_rl_sim.disturbances import ActionLatency
+from robot_rl_sim.draws import Draws
 from robot_rl_sim.models import load_model
 from robot_rl_sim.physics import AS_MODELLED, PhysicsConfig, physics_of
 from robot_rl_sim.randomization import NOMINAL
@@ -74,8 +75,11 @@ def test_the_same_draw_of_latency_is_the_same_time_in_another_step() -> None:
     """Otherwise variants of the physics step would be compared at different latencies."""
     delays_s = []
     for substeps in (10, 20):
-        latency = ActionLatency(1000, 1, substeps, (0.0, 1.0), torch.device("cpu"))
-        latency.reset(torch.arange(1000), torch.zeros(1000, 1), torch.Generator().manual_seed(0))
+        draws, cpu = Draws(), torch.device("cpu")
+        latency = ActionLatency(1000, 1, substeps, (0.0, 1.0), draws, cpu)
+        draws.allocate(1000, cpu)
+        draws.draw(torch.arange(1000), torch.Generator().manual_seed(0))
+        latency.reset(torch.arange(1000), torch.zeros(1000, 1))
         delays_s.append(latency.state["delay"] * 0.05 / substeps)
     assert (delays_s[0] - delays_s[1]).abs().max() <= 0.005
     assert delays_s[0].min() == 0.0

@@ -10,7 +10,8 @@ from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import UNITREE_G1
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.env import SimVecEnv
-from robot_rl_sim.randomization import NOMINAL
+from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+from robot_rl_sim.sensor_config import PERFECT, SensorConfig
 from robot_rl_sim.symmetry import mirror
 from robot_rl_sim.tasks import TASKS
 from robot_rl_sim.tasks.assemble import assemble
@@ -120,7 +121,7 @@ def test_a_mirrored_walker_is_asked_and_told_the_mirror_image():
 
 
 def test_the_ground_around_a_mirrored_walker_is_the_mirror_image():
-    """Beside the other side of the waves, which but for their triangles are symmetric about the middle of their patch."""
+    """Beside the other side of the waves, which but for their triangles are symmetric about their patch's middle."""
     one, two, qpos, qvel = walkers(TerrainConfig(kinds=("waves",), levels=2))
     terrain, image = one.mdp.terrain, one.mdp.mirror
     middle = torch.tensor(terrain.center(0, 1))
@@ -134,6 +135,53 @@ def test_the_ground_around_a_mirrored_walker_is_the_mirror_image():
     torch.testing.assert_close(image.obs(rows[0]), rows[1], rtol=0, atol=0.02)
     scan = rows[0][:, -15:].unflatten(-1, (5, 3))
     assert (scan[..., 0] - scan[..., 2]).abs().max() > 0.2
+
+
+def test_a_mirrored_robot_with_mirrored_draws_moves_as_the_mirror_image():
+    """Masses, gains, offsets, latency and gravity that differ from side to side, and what critics see of them. In the
+    air, where nothing is chaotic."""
+    config = RandomizationConfig(
+        link_mass_scale=(0.7, 1.3),
+        inertia_scale=(0.7, 1.3),
+        payload_kg=(-1.0, 1.0),
+        com_shift_m=(-0.05, 0.05),
+        motor_strength_scale=(0.7, 1.3),
+        joint_friction_share=(0.0, 0.02),
+        gravity_shift_m_s2=(-1.0, 1.0),
+        torque_noise_share=0.0,
+        sensors=replace(PERFECT, joint_pos=SensorConfig(bias=0.05), imu_ang_vel_b=SensorConfig(bias=0.3)),
+        privileged=True,
+    )
+    torch.manual_seed(0)
+    mdp = G1BalanceConfig(pushes=NEVER)
+    one, two, unlike = (assemble(G1Balance(mdp), WORLDS, 0, config, "cpu", 1) for _ in range(3))
+    image, everyone, dim = one.mirror, torch.arange(WORLDS), one.obs_dim
+    assert one.privileged_dim == 4 + sum(size for _, size in one.draws.layout) > 200
+    privileged = one.privileged()
+    assert torch.equal(privileged[:, 4:], one.draws.values)
+    assert torch.equal(image.obs(image.obs(torch.cat((one._obs, privileged), -1)))[:, dim:], privileged)
+    start = one.mdp.start(everyone, torch.Generator().manual_seed(1))
+    start.qpos[:, 2] += 0.3
+    qvel = start.qvel + 0.3 * torch.randn(start.qvel.shape)
+    mirrored = image.obs(torch.cat((one._obs, privileged), -1))[:, dim + 4 :]
+    target, gap = start.qpos[:, 7:].float(), 0.0
+    for env, (position, velocity), held, drawn in (
+        (one, (start.qpos, qvel), target, one.draws.values.clone()),
+        (two, other_side(start.qpos, qvel), image.action(target), mirrored),
+        (unlike, other_side(start.qpos, qvel), image.action(target), one.draws.values.clone()),
+    ):
+        env.draws.values.copy_(drawn)
+        env._randomizer.reset(everyone)
+        env.sim.set_state(everyone, position, velocity)
+        env._sensors.reset(everyone)
+        env._latency.reset(everyone, held)
+    for _ in range(5):
+        action = 2 * torch.rand(WORLDS, 29) - 1
+        ours, theirs, others = one.step(action), two.step(image.action(action)), unlike.step(image.action(action))
+        rows = [torch.cat((step.final_obs, step.final_privileged), -1) for step in (ours, theirs, others)]
+        torch.testing.assert_close(image.obs(rows[0]), rows[1], rtol=0, atol=3e-3)
+        gap = max(gap, float((image.obs(rows[0]) - rows[2])[:, :dim].abs().max()))
+    assert gap > 0.1
 
 
 def test_tasks_without_two_like_sides_say_so():

@@ -9,6 +9,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from robot_rl_sim.backends.state_view import StateView
+
 MAX_SPEED = 1e3
 """m/s or rad/s: no robot gets there, so physics that does has blown up (`BatchSim.failed`)."""
 
@@ -60,8 +62,13 @@ class BatchSim(Protocol):
         """(num_worlds, size) of a sensor of the model, as it read before the last physics step; read only."""
         ...
 
+    def trace(self) -> StateView:
+        """States (num_worlds, substeps, ...) after each physics step of the last control period; live, and recorded
+        from the first call on. Sensors and efforts are those before the step, as in `sensor`."""
+        ...
+
     def nominal(self, name: str) -> Tensor:
-        """The model field `name` (...) as it was loaded; a copy."""
+        """The model field `name` (...) as it was loaded; a copy. Options are named as in "opt.gravity"."""
         ...
 
     def model_field(self, name: str) -> Tensor:

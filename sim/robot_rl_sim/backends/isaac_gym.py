@@ -52,6 +52,7 @@ from robot_rl_sim.backends.isaac_gym_assets import (
     split,
 )
 from robot_rl_sim.backends.isaac_gym_sensors import readable
+from robot_rl_sim.backends.state_view import StateView
 
 ENVIRONMENT_VARIABLE = "ISAACGYM_PYTHON"
 HELP = (
@@ -61,8 +62,8 @@ HELP = (
     "capability 9.0. Instead, take backend 'warp' on an NVIDIA GPU, or 'mujoco' on any CPU"
 )
 FIELDS = (
-    "body_mass", "body_inertia", "body_ipos", "geom_friction", "actuator_gainprm", "actuator_biasprm", "dof_damping",
-    "dof_frictionloss", "dof_armature", "opt.gravity",
+    "body_mass", "body_inertia", "body_ipos", "geom_friction", "actuator_gainprm", "actuator_biasprm",
+    "actuator_forcerange", "dof_damping", "dof_frictionloss", "dof_armature", "opt.gravity",
 )  # fmt: skip
 """Model fields that may differ between worlds; `dof_frictionloss` without effect."""
 UNLIMITED = 1e9
@@ -149,6 +150,9 @@ class IsaacGymSim:
             self._read_sensors()
             self._read_at_start(self._written.nonzero().squeeze(-1))
         return self._readings[name]
+
+    def trace(self) -> StateView:
+        raise ConfigError("the Isaac Gym backend does not tell of single physics steps, so sensors cannot be late")
 
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity
@@ -266,12 +270,12 @@ class IsaacGymSim:
         empty = (mass == 0).double()  # the world, and frames without substance, get some: see the assets
         inertia = torch.diag_embed(values("body_inertia")[:, self._bodies] + empty.unsqueeze(-1))
         limited = self.nominal("actuator_forcelimited").bool()
-        effort = torch.where(limited, self.nominal("actuator_forcerange")[:, 1], UNLIMITED)
+        effort = torch.where(limited, values("actuator_forcerange")[..., 1], UNLIMITED)
         written = {
             "stiffness": gain,
             "damping": values("dof_damping")[:, dofs] - bias[..., 2],
             "armature": values("dof_armature")[:, dofs],
-            "effort": effort.expand_as(gain),
+            "effort": effort,
             "gravity": values("opt.gravity") - self.nominal("opt.gravity"),
             "mass": mass + empty,
             "com": values("body_ipos")[:, self._bodies],

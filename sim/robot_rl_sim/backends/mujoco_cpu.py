@@ -16,6 +16,9 @@ from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends.addresses import free_joint_addresses, joint_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
+from robot_rl_sim.backends.state_view import StateView
+
+_TRACED = ("qpos", "qvel", "actuator_force", "sensordata")
 
 
 class MujocoCpuSim:
@@ -42,6 +45,7 @@ class MujocoCpuSim:
         self._start_row = self._batch.state[0].copy()
         self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
         self._errors = torch.zeros(num_worlds, dtype=torch.bool)
+        self._traced: dict[str, np.ndarray] = {}
 
     @property
     def joint_pos(self) -> Tensor:
@@ -88,12 +92,21 @@ class MujocoCpuSim:
         # So that sensors and efforts read now belong to this state and not to the last episode.
         self._call(self._batch.forward, ids)
 
+    def trace(self) -> StateView:
+        if not self._traced:
+            shapes = {name: self._batch.bind(name).shape for name in _TRACED}
+            self._traced = {name: np.zeros((n, self.substeps, size)) for name, (n, size) in shapes.items()}
+        tensors = (torch.from_numpy(self._traced[name]) for name in _TRACED)
+        return StateView(self.model, (self._qpos_columns, self._dof_columns), *tensors)
+
     def step(self, ctrl: Tensor) -> None:
-        if ctrl.dim() == 2:
+        if ctrl.dim() == 2 and not self._traced:
             self._ctrl.copy_(ctrl)
             self._call(self._batch.step, nstep=self.substeps)
         else:
-            self._call(self._batch.rollout, self.substeps, ctrl.double().numpy(), record=())
+            controls = (ctrl if ctrl.dim() == 3 else ctrl.unsqueeze(1)).double().numpy()
+            record = tuple(self._traced)
+            self._call(self._batch.rollout, self.substeps, controls, record=record, out=self._traced)
 
     def state_dict(self) -> dict[str, Tensor]:
         fields = {f"model/{name}": field.clone() for name, field in self._fields.items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import mujoco
 import torch
@@ -18,6 +19,7 @@ from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends import inertia
 from robot_rl_sim.backends.addresses import free_joint_addresses, joint_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
+from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.backends.warp_kernels import mjw, note_failures, while_compiling, wp
 
 STATE = (
@@ -25,6 +27,8 @@ STATE = (
     "mocap_pos", "mocap_quat", "userdata", "sensordata", "actuator_force",
 )  # fmt: skip
 """Fields of Warp's Data from which a world goes on exactly, and the outputs that can be read meanwhile."""
+
+_TRACED = ("qpos", "qvel", "actuator_force", "sensordata")
 
 FREE_FIELDS = frozenset({
     "opt.gravity", "opt.wind", "opt.density", "opt.viscosity",
@@ -104,6 +108,8 @@ class MujocoWarpSim:
         self._overflows_seen = self._overflows if on_cpu else torch.zeros(1, dtype=torch.int32, pin_memory=True)
         self._plan = torch.zeros(substeps, num_worlds, model.nu, device=self.device)
         self._graphs: dict[str, wp.Graph] = {}
+        self._traced: dict[str, Tensor] = {}
+        """States after each physics step of a period, (substeps, num_worlds, ...), if anyone asked for them."""
 
     @property
     def joint_pos(self) -> Tensor:
@@ -127,6 +133,16 @@ class MujocoWarpSim:
         sensor = self.model.sensor(name)
         start, size = int(sensor.adr[0]), int(sensor.dim[0])
         return self._outputs["sensordata"][:, start : start + size]
+
+    def trace(self) -> StateView:
+        if not self._traced:
+            self._keep_outputs()
+            shapes = {name: wp.to_torch(getattr(self._data, name)).shape for name in _TRACED}
+            zeros = partial(torch.zeros, device=self.device)
+            self._traced = {name: zeros(self.substeps, *shape) for name, shape in shapes.items()}
+            self._graphs.clear()  # they do not record
+        columns = (self._qpos_columns, self._dof_columns)
+        return StateView(self.model, columns, *(self._traced[name].transpose(0, 1) for name in _TRACED))
 
     def nominal(self, name: str) -> Tensor:
         if name in self._fields:
@@ -203,9 +219,12 @@ class MujocoWarpSim:
         return data
 
     def _period(self) -> None:
-        for ctrl in self._plan:
+        for step, ctrl in enumerate(self._plan):
             wp.copy(self._data.ctrl, wp.from_torch(ctrl))
             self._step(self._data, self.failed, self._overflows)
+            for name, states in self._traced.items():
+                if states.numel():
+                    wp.copy(wp.from_torch(states[step]), getattr(self._data, name))
 
     def _step(self, data: mjw.Data, failed: Tensor, overflows: Tensor) -> None:
         mjw.step(self._model, data)

@@ -10,6 +10,7 @@ from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.mdp import Mdp
+from robot_rl_sim.motors import PD, set_motors
 from robot_rl_sim.physics import AS_MODELLED, PhysicsConfig
 from robot_rl_sim.randomization import RandomizationConfig
 
@@ -26,7 +27,10 @@ def assemble(
 ) -> SimVecEnv:
     """The environment of `mdp`, solved as its model says but for `physics`. Raises ConfigError if physics step and
     control period do not fit, for a device that the backend does not run on, or for an unknown backend."""
-    model = mdp.model_spec().compile()
+    spec = mdp.model_spec()
+    if randomization.motor != PD:
+        set_motors(spec, mdp.robot, randomization.motor)
+    model = spec.compile()
     physics.apply(model)
     period = mdp.policy_io.contract.control_period_s
     substeps = mdp.substeps if physics.timestep_s is None else round(period / physics.timestep_s)

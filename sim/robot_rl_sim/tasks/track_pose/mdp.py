@@ -17,7 +17,7 @@ from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.models import hang, load_spec
 from robot_rl_sim.randomization import RandomizationConfig
-from robot_rl_sim.sensors import SensorNoise
+from robot_rl_sim.sensor_config import SensorsConfig
 from robot_rl_sim.tasks.actions import soft_limits
 from robot_rl_sim.tasks.track_pose.poses import sample_poses
 
@@ -105,14 +105,10 @@ class TrackPose:
 def randomization(robot: RobotSpec) -> RandomizationConfig:
     """The default ranges, with encoders no worse than a hundredth of the shortest range: a slide's is centimetres."""
     shortest = min(j.upper_rad - j.lower_rad for j in robot.joints)
-    noise = SensorNoise()
-    return RandomizationConfig(
-        sensor_noise=replace(
-            noise,
-            joint_pos_rad=min(noise.joint_pos_rad, 0.01 * shortest),
-            joint_bias_rad=min(noise.joint_bias_rad, 0.01 * shortest),
-        )
-    )
+    sensors = SensorsConfig()
+    encoder = sensors.joint_pos
+    finer = replace(encoder, noise=min(encoder.noise, 0.01 * shortest), bias=min(encoder.bias, 0.01 * shortest))
+    return RandomizationConfig(sensors=replace(sensors, joint_pos=finer))
 
 
 def _tolerances(robot: RobotSpec, config: TrackPoseConfig) -> list[float]:
