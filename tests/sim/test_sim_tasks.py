@@ -13,7 +13,16 @@ from robot_rl_sim.tasks import TASKS
 
 
 def test_the_table_is_what_the_entry_point_loads() -> None:
-    assert set(TASKS) == {"leap-reach", "shadow-reach", "leap-cube", "g1-balance", "g1-velocity", "g1-velocity-rough"}
+    assert set(TASKS) == {
+        "leap-reach",
+        "shadow-reach",
+        "leap-cube",
+        "g1-balance",
+        "g1-velocity",
+        "g1-velocity-rough",
+        "peg-insert",
+        "peg-insert-dense",
+    }
     assert all(load_tasks()[name] is task for name, task in TASKS.items())
     assert all(name == task.name for name, task in TASKS.items())
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from robot_rl.env import Task
-from robot_rl_sim.tasks import cube_reorient, g1_balance, g1_velocity, reach
+from robot_rl_sim.tasks import cube_reorient, g1_balance, g1_velocity, peg_insert, reach
 
 TASKS: dict[str, Task] = {
     "leap-reach": Task(
@@ -46,5 +46,21 @@ TASKS: dict[str, Task] = {
         robot="unitree_g1",
         make_env=g1_velocity.make_rough_env,
         presets={"sac": g1_velocity.SAC},
+    ),
+    "peg-insert": Task(
+        name="peg-insert",
+        summary="Franka Panda: put a peg into a hole with half a millimetre to spare, reward only when it is in",
+        robot="franka_panda",
+        make_env=peg_insert.make_env,
+        presets={"sac": peg_insert.SAC},
+        scripted=peg_insert.scripted,
+    ),
+    "peg-insert-dense": Task(
+        name="peg-insert-dense",
+        summary="The same with a reward for getting nearer",
+        robot="franka_panda",
+        make_env=partial(peg_insert.make_env, reward="dense"),
+        presets={"sac": peg_insert.SAC},
+        scripted=peg_insert.scripted,
     ),
 }
