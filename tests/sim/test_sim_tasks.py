@@ -17,6 +17,7 @@ def test_the_table_is_what_the_entry_point_loads() -> None:
         "leap-reach",
         "shadow-reach",
         "leap-cube",
+        "shadow-cube",
         "g1-balance",
         "g1-velocity",
         "g1-velocity-rough",

@@ -25,7 +25,14 @@ TASKS: dict[str, Task] = {
         summary="LEAP hand: turn a cube in the hand to one goal orientation after the other, for twenty seconds",
         robot="leap_hand",
         make_env=partial(cube_reorient.make_env, cube_reorient.LEAP),
-        presets={"sac": cube_reorient.SAC},
+        presets={"sac": cube_reorient.LEAP_SAC},
+    ),
+    "shadow-cube": Task(
+        name="shadow-cube",
+        summary="Shadow hand: turn a cube in the hand to one goal orientation after the other, for twenty seconds",
+        robot="shadow_hand",
+        make_env=partial(cube_reorient.make_env, cube_reorient.SHADOW),
+        presets={"sac": cube_reorient.SHADOW_SAC},
     ),
     "g1-balance": Task(
         name="g1-balance",

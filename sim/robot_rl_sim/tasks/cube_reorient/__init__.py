@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from robot_rl_sim.tasks.cube_reorient.hands import LEAP, HandSetup
+from robot_rl_sim.tasks.cube_reorient.hands import LEAP, SHADOW, HandSetup
 
 if TYPE_CHECKING:
     from robot_rl_sim.env import SimVecEnv
 
-__all__ = ["LEAP", "SAC", "make_env"]
+__all__ = ["LEAP", "LEAP_SAC", "SHADOW", "SHADOW_SAC", "make_env"]
 
-SAC: dict[str, Any] = {
+LEAP_SAC: dict[str, Any] = {
     "num_envs": 128,
     "total_env_steps": 4_000_000,
     "warmup_env_steps": 10_000,
@@ -33,6 +33,8 @@ SAC: dict[str, Any] = {
     "actor_hidden": (256, 256),
     "critic_hidden": (256, 256),
 }
+# Positions in the forearm's frame are far from zero, hence the normalisation.
+SHADOW_SAC: dict[str, Any] = {**LEAP_SAC, "target_entropy": -24.0, "normalize_obs": True}
 
 
 def make_env(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robot_rl.robots import LEAP_HAND, RobotSpec
+from robot_rl.robots import LEAP_HAND, SHADOW_HAND, RobotSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class HandSetup:
     cube_pos_m: tuple[float, float, float]
     """Centre of the cube where it is let go, root body frame."""
     cube_half_edge_m: float
+    action_scale_rad: float
+    """Largest change of a target in one control step: what the safety profile lets pass."""
 
 
 LEAP = HandSetup(
@@ -31,4 +33,19 @@ LEAP = HandSetup(
     grasp_rad=(0.8, 0.0, 0.8, 0.8) * 3 + (0.8, 0.8, 0.8, 0.0),
     cube_pos_m=(-0.045, -0.03, -0.085),
     cube_half_edge_m=0.035,
+    action_scale_rad=0.2,
+)
+
+_FINGER = (0.0, 0.7, 0.8, 0.5)
+SHADOW = HandSetup(
+    robot=SHADOW_HAND,
+    mount_pos_m=(0.0, 0.0, 0.25),
+    # As the LEAP hand: 20 degrees down towards the fingers.
+    mount_quat_wxyz=(0.40558, -0.579228, 0.579228, -0.40558),
+    palm_normal=(0.0, -1.0, 0.0),
+    grasp_rad=(0.0, 0.0, *_FINGER, *_FINGER, *_FINGER, 0.3, *_FINGER, 0.3, 0.9, 0.0, 0.2, 0.5),
+    cube_pos_m=(0.0, -0.06, 0.33),
+    # The 5 cm block of Gymnasium's Shadow hand tasks.
+    cube_half_edge_m=0.025,
+    action_scale_rad=0.1,
 )

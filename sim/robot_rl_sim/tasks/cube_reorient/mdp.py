@@ -39,8 +39,6 @@ POSITION_SCALE = 20.0
 class CubeReorientConfig:
     control_period_s: float = 0.05
     max_episode_steps: int = 400
-    action_scale_rad: float = 0.2
-    """Largest change of a target in one step: 4 rad/s at 20 Hz."""
     pool_size: int = 256
     """Cubes let go in the hand, from whose resting states episodes start."""
     tolerance_rad: float = 0.4
@@ -177,12 +175,12 @@ def _policy_io(hand: HandSetup, config: CubeReorientConfig) -> PolicyIO:
         terms=(
             ObservationTerm("joint_pos"),
             ObservationTerm("joint_vel", 0.1),
-            ObservationTerm("target_error", 0.5 / config.action_scale_rad),
+            ObservationTerm("target_error", 0.5 / hand.action_scale_rad),
             ObservationTerm("object_pos", POSITION_SCALE),
             ObservationTerm("object_rotation"),
             ObservationTerm("goal_rotation"),
         ),
-        action=ActionSpec("position_delta", (config.action_scale_rad,) * n, (0.0,) * n, low, high),
+        action=ActionSpec("position_delta", (hand.action_scale_rad,) * n, (0.0,) * n, low, high),
         control_period_s=config.control_period_s,
         command=TensorSpec("goal_quat_wxyz", (4,), "1", "command", "root body, scalar first", -1.05, 1.05),
     )
