@@ -17,8 +17,9 @@ from isaac_gym_double import FOLDER, make_sim
 from robot_rl.errors import CheckpointError, ConfigError, EnvError, MissingDependencyError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec
 from robot_rl_sim.backends import isaac_gym_worker
-from robot_rl_sim.backends.isaac_gym import ENVIRONMENT_VARIABLE, FIELDS, IsaacGymSim
+from robot_rl_sim.backends.isaac_gym import FIELDS, IsaacGymSim
 from robot_rl_sim.backends.isaac_gym_assets import body_name, collision_filters, split
+from robot_rl_sim.backends.isaac_gym_process import ENVIRONMENT_VARIABLE
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.models import load_model, load_spec

@@ -17,28 +17,22 @@ and is in `joint_effort`; its solver's inner state is not saved, so a restored r
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import socket
-import subprocess
 import tempfile
 import warnings
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import mujoco
-import numpy as np
 import torch
 from torch import Tensor
 
-from robot_rl.errors import CheckpointError, ConfigError, EnvError, MissingDependencyError
+from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.networks.rotation import in_body, rotate
 from robot_rl.robots import RobotSpec
-from robot_rl_sim.backends import isaac_gym_worker
 from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.isaac_gym_assets import (
@@ -51,33 +45,20 @@ from robot_rl_sim.backends.isaac_gym_assets import (
     shapes_of,
     split,
 )
+from robot_rl_sim.backends.isaac_gym_process import Connection, Process
 from robot_rl_sim.backends.isaac_gym_sensors import readable
 from robot_rl_sim.backends.state_view import StateView
 
-ENVIRONMENT_VARIABLE = "ISAACGYM_PYTHON"
-HELP = (
-    f"Isaac Gym runs in a Python of its own: set {ENVIRONMENT_VARIABLE} to an interpreter (3.6 to 3.8, Linux) in which "
-    "`import isaacgym` and `import torch` work, in this order. NVIDIA gives the library (Preview 4) only as a download "
-    "from developer.nvidia.com, supports it no longer, and no PyTorch for Python 3.8 knows GPUs newer than compute "
-    "capability 9.0. Instead, take backend 'warp' on an NVIDIA GPU, or 'mujoco' on any CPU"
-)
 FIELDS = (
     "body_mass", "body_inertia", "body_ipos", "geom_friction", "actuator_gainprm", "actuator_biasprm",
     "actuator_forcerange", "dof_damping", "dof_frictionloss", "dof_armature", "opt.gravity",
 )  # fmt: skip
 """Model fields that may differ between worlds; `dof_frictionloss` without effect."""
+_STATE = ("qpos", "qvel", "joint_effort", "failed")
 UNLIMITED = 1e9
 """N m: a motor without a limit."""
 SPACING_M = 4.0
 """Between the origins of worlds. They do not touch each other at any distance; overlapping, they would cost time."""
-
-
-class Connection(Protocol):
-    """A running `isaac_gym_worker.Worlds`, here or elsewhere."""
-
-    arrays: dict[str, np.ndarray]
-
-    def request(self, do: str, worlds: Sequence[int]) -> None: ...
 
 
 class IsaacGymSim:
@@ -192,7 +173,7 @@ class IsaacGymSim:
 
     def state_dict(self) -> dict[str, Tensor]:
         fields = {f"model/{name}": field.clone() for name, field in self._fields.items()}
-        return {name: value.clone() for name, value in self._state().items()} | fields
+        return {name: getattr(self, name).clone() for name in _STATE} | fields
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         expected = {name: tuple(value.shape) for name, value in self.state_dict().items()}
@@ -204,9 +185,10 @@ class IsaacGymSim:
         everyone = torch.arange(self.num_worlds)
         if self._fields:
             self.apply_model(everyone)
-        for name, value in self._state().items():
-            value.copy_(state[name])
+        for name in _STATE:
+            getattr(self, name).copy_(state[name])
         self._written.fill_(True)
+        self._read_at_start(everyone)
 
     def snapshot(self, world: int) -> mujoco.MjData:
         """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
@@ -215,11 +197,6 @@ class IsaacGymSim:
         data.ctrl[:] = self.joint_pos[world].numpy()
         mujoco.mj_forward(self.model, data)
         return data
-
-    def _state(self) -> dict[str, Tensor]:
-        """What is kept here of the physics' state, live."""
-        state = {"qpos": self.qpos, "qvel": self.qvel, "joint_effort": self.joint_effort, "failed": self.failed}
-        return state | {f"sensor/{name}": reading for name, reading in self._readings.items()}
 
     def _sound(self) -> Tensor:
         """(n,) bool: finite, and not beyond what can be. Written so that NaN is not."""
@@ -336,50 +313,6 @@ class IsaacGymSim:
         self._read_sensors()
         for seen, now in zip(self._seen, (self.qpos, self.qvel), strict=True):
             seen.copy_(now)
-
-
-class Process:
-    """The worker in the interpreter that ISAACGYM_PYTHON names; it ends with this object."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        python = os.environ.get(ENVIRONMENT_VARIABLE)
-        if not python:
-            raise MissingDependencyError(f"{ENVIRONMENT_VARIABLE} is not set. {HELP}")
-        ours, theirs = socket.socketpair()
-        shared = Path(config["shared"])
-        shared.touch()
-        description = shared.with_name("config.json")
-        description.write_text(json.dumps(config))
-        command = [python, isaac_gym_worker.__file__, str(theirs.fileno()), str(description)]
-        try:
-            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),))
-        except OSError as error:
-            raise MissingDependencyError(f"{ENVIRONMENT_VARIABLE}={python} cannot be run: {error}. {HELP}") from error
-        theirs.close()
-        self._finalizer = weakref.finalize(self, _end, self._process, ours)
-        self._stream = ours.makefile("rw")
-        self.arrays = isaac_gym_worker.shared_arrays(config["shared"], config["sizes"])
-
-    def request(self, do: str, worlds: Sequence[int]) -> None:
-        try:
-            print(json.dumps({"do": do, "worlds": list(worlds)}), file=self._stream, flush=True)
-            answer = self._stream.readline().strip()
-        except OSError:
-            answer = ""
-        if answer == "done":
-            return
-        if do == "start":
-            raise MissingDependencyError(f"Isaac Gym did not start ({answer or 'see above'}). {HELP}")
-        raise EnvError(f"Isaac Gym's process failed: {answer or 'it ended; see above'}")
-
-
-def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
-    """A worker whose connection closes leaves its loop; one that hangs is not waited for."""
-    connection.shutdown(socket.SHUT_RDWR)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 def _grid(n: int) -> Tensor:
