@@ -135,6 +135,9 @@ class Worlds:
         params.physx.num_velocity_iterations = 1
         params.physx.contact_offset = 0.002
         params.physx.rest_offset = 0.0
+        # What thousands of humanoids need; the defaults overflow, and contacts are lost.
+        params.physx.max_gpu_contact_pairs = 2**23
+        params.physx.default_buffer_size_multiplier = 5
         index = int(self.config["device"].partition(":")[2] or 0)
         sim = self.gym.create_sim(index, -1, gymapi.SIM_PHYSX, params)  # -1: no graphics
         if sim is None:

@@ -30,7 +30,7 @@ Transform = _structure("Transform", p=Vec3, r=Quat)
 PhysXParams = _structure(
     "PhysXParams", use_gpu=False, solver_type=1, num_position_iterations=4, num_velocity_iterations=1,
     contact_offset=0.02, rest_offset=0.001, bounce_threshold_velocity=0.2, max_depenetration_velocity=100.0,
-    num_threads=0,
+    num_threads=0, max_gpu_contact_pairs=2**20, default_buffer_size_multiplier=2.0,
 )  # fmt: skip
 SimParams = _structure(
     "SimParams", dt=1 / 60, substeps=2, up_axis=0, gravity=Vec3, use_gpu_pipeline=False, physx=PhysXParams
@@ -281,7 +281,7 @@ class Gym:
         sim.waits_for_results = not sim.gpu
 
     def fetch_results(self, sim, wait):
-        assert wait and not sim.gpu, "on the GPU pipeline the results stay there"
+        assert wait
         sim.waits_for_results = False
 
     def _indexed(self, what, sim, state, own, indices, count):
