@@ -11,6 +11,7 @@ TASKS: dict[str, Task] = {
         summary="LEAP hand: bring four fingertips to goal positions in two seconds",
         robot="leap_hand",
         make_env=partial(reach.make_env, reach.LEAP),
+        scripted=reach.scripted,
         presets={"sac": reach.LEAP_SAC},
     ),
     "shadow-reach": Task(
@@ -18,6 +19,7 @@ TASKS: dict[str, Task] = {
         summary="Shadow hand: bring five fingertips to goal positions in two seconds",
         robot="shadow_hand",
         make_env=partial(reach.make_env, reach.SHADOW),
+        scripted=reach.scripted,
         presets={"sac": reach.SHADOW_SAC},
     ),
     "leap-cube": Task(
@@ -39,6 +41,7 @@ TASKS: dict[str, Task] = {
         summary="Unitree G1: stay standing for ten seconds under pushes",
         robot="unitree_g1",
         make_env=g1_balance.make_env,
+        scripted=g1_balance.scripted,
     ),
     "g1-velocity": Task(
         name="g1-velocity",

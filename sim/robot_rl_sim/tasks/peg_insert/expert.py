@@ -17,7 +17,7 @@ from torch import Tensor
 from robot_rl.env import VecEnv
 from robot_rl.errors import ConfigError
 from robot_rl_sim.env import SimVecEnv
-from robot_rl_sim.tasks.peg_insert.ik import damped_step, jacobian
+from robot_rl_sim.inverse_kinematics import damped_step, jacobian
 from robot_rl_sim.tasks.peg_insert.mdp import PegInsert
 from robot_rl_sim.tasks.peg_insert.scene import keypoints
 

@@ -16,9 +16,9 @@ from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
 from robot_rl.replay.mirror import Mirror
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.disturbances import PushConfig
+from robot_rl_sim.inverse_kinematics import solve
 from robot_rl_sim.mdp import Outcome, Start, Transition
 from robot_rl_sim.tasks.actions import soft_limits
-from robot_rl_sim.tasks.peg_insert.ik import solve
 from robot_rl_sim.tasks.peg_insert.scene import BLOCK_AT_M, PegScene, keypoints, model_spec, peg_robot
 
 

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 from robot_rl_sim.tasks.reach.hands import LEAP, SHADOW, ReachHand
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from robot_rl.env import VecEnv
     from robot_rl_sim.env import SimVecEnv
 
-__all__ = ["LEAP", "LEAP_SAC", "SHADOW", "SHADOW_SAC", "make_env"]
+__all__ = ["LEAP", "LEAP_SAC", "SHADOW", "SHADOW_SAC", "make_env", "scripted"]
 
 LEAP_SAC: dict[str, Any] = {
     "num_envs": 256,
@@ -57,3 +62,10 @@ def make_env(
 
     randomization = RandomizationConfig() if randomize else NOMINAL
     return assemble(Reach(hand, seed), num_envs, seed, randomization, device, num_threads, backend)
+
+
+def scripted(env: VecEnv) -> Callable[[Tensor], Tensor]:
+    """Damped least squares on the fingertips."""
+    from robot_rl_sim.tasks.reach.servo import servo
+
+    return servo(env)
