@@ -53,7 +53,8 @@ class SimVecEnv:
     """
 
     def __init__(self, mdp: Mdp, sim: BatchSim, seed: int, randomization: RandomizationConfig = NOMINAL) -> None:
-        n, io = sim.num_worlds, mdp.policy_io.to(sim.device)
+        _move(mdp, sim.device)
+        n, io = sim.num_worlds, mdp.policy_io
         self.mdp = mdp
         self.sim = sim
         self.randomization = randomization
@@ -328,3 +329,11 @@ def _check_finite(name: str, value: Tensor) -> None:
     if not rows.all():
         env = int((~rows).nonzero()[0])
         raise EnvError(f"{name} of env {env} is not finite: {value[env].tolist()}")
+
+
+def _move(mdp: Mdp, device: torch.device) -> None:
+    """Bring the tensors and modules among the attributes of `mdp`, and the tensors of its `state`, to `device`."""
+    for name, value in vars(mdp).items():
+        if isinstance(value, (Tensor, torch.nn.Module)):
+            setattr(mdp, name, value.to(device))
+    mdp.state |= {name: value.to(device) for name, value in mdp.state.items()}

@@ -1,0 +1,94 @@
+"""Everything that an environment computes is on its device: seen on one that is pretended."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from pretend_device import ELSEWHERE, There, pretended_device
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from robot_rl.env import get_task
+from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.env import SimVecEnv
+from robot_rl_sim.tasks import TASKS, assemble
+
+
+class SimThere:
+    """A BatchSim whose tensors are elsewhere."""
+
+    def __init__(self, sim: BatchSim) -> None:
+        self.here = sim
+        self.model, self.num_worlds, self.substeps = sim.model, sim.num_worlds, sim.substeps
+        self.device = ELSEWHERE
+        self.qpos, self.qvel = There(sim.qpos), There(sim.qvel)
+        self.joint_pos, self.joint_vel = There(sim.joint_pos), There(sim.joint_vel)
+        self.joint_effort = There(sim.joint_effort)
+
+    @property
+    def failed(self) -> Tensor:
+        return There(self.here.failed)
+
+    def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
+        pose, velocity = self.here.free_joint(body)
+        return There(pose), There(velocity)
+
+    def sensor(self, name: str) -> Tensor:
+        return There(self.here.sensor(name))
+
+    def nominal(self, name: str) -> Tensor:
+        return There(self.here.nominal(name))
+
+    def model_field(self, name: str) -> Tensor:
+        return There(self.here.model_field(name))
+
+    def apply_model(self, worlds: Tensor) -> None:
+        self.here.apply_model(brought_here(worlds))
+
+    def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        self.here.set_state(*(brought_here(x) for x in (worlds, qpos, qvel)))
+
+    def step(self, ctrl: Tensor) -> None:
+        self.here.step(brought_here(ctrl))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: There(value) for name, value in self.here.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.here.load_state_dict({name: brought_here(value) for name, value in state.items()})
+
+
+def brought_here(tensor: Tensor) -> Tensor:
+    assert isinstance(tensor, There), "the simulation was given a CPU tensor"
+    return tensor.here
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_environment_keeps_to_its_device(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_sim = assemble.make_sim
+
+    def make_sim_there(*args: Any) -> Any:
+        return SimThere(make_sim(*args[:4], "cpu", 1, "mujoco"))
+
+    monkeypatch.setattr(assemble, "make_sim", make_sim_there)
+    with pretended_device():
+        env = get_task(task).make_env(num_envs=3, seed=0, device=str(ELSEWHERE))
+        assert isinstance(env, SimVecEnv)
+        generator = torch.Generator(ELSEWHERE).manual_seed(0)
+        assert isinstance(env.reset(seed=1), There)
+        env._steps[1] = env.max_episode_steps - 2
+        for i in range(4):
+            if i == 3:
+                env.sim.qvel[2] = float("nan")
+            action = 2 * torch.rand(3, env.action_dim, generator=generator, device=ELSEWHERE) - 1
+            step = env.step(action)
+            given = [x for x in tree_leaves(vars_of(step)) if isinstance(x, Tensor)]
+            assert all(isinstance(x, There) for x in given)
+        assert env.num_diverged == 1
+        env.load_state_dict(env.state_dict())
+        env.policy_inputs()
+
+
+def vars_of(step: Any) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in step.__slots__}
