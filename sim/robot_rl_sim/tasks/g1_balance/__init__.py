@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from robot_rl.env import VecEnv
     from robot_rl_sim.env import SimVecEnv
 
 
@@ -24,3 +28,10 @@ def make_env(
 
     randomization = RandomizationConfig() if randomize else NOMINAL
     return assemble(G1Balance(), num_envs, seed, randomization, device, num_threads, backend)
+
+
+def scripted(env: VecEnv) -> Callable[[Tensor], Tensor]:
+    """See robot_rl.env.Task.scripted: a linear-quadratic regulator."""
+    from robot_rl_sim.tasks.g1_balance.regulator import regulator
+
+    return regulator(env)
