@@ -12,7 +12,9 @@ from robot_rl.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from robot_rl.networks.policy_io import PolicyIO
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, make_dataclass
 from pathlib import Path
@@ -89,6 +91,8 @@ def run(args: TrainArgs) -> Result:
     from robot_rl.training.loop import check_resumable, resume, train
 
     config: TrainConfig = args.config
+    if config.video_every and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
     if args.resume is None:
         result = train(config)
     else:

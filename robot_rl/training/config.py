@@ -60,6 +60,9 @@ class TrainConfig:
     """Stop once an evaluation's success rate reaches this."""
     checkpoint_every: int = 50_000
     """Environment steps between checkpoints; 0: only at the end."""
+    video_every: int = 0
+    """Environment steps between videos of the policy, in TensorBoard and in the run folder; 0: none. They need OpenGL,
+    and without a GPU each takes seconds."""
     log_every: int = 1_000
     """Environment steps between rows of progress.csv and TensorBoard."""
     seed: int = 0
@@ -90,7 +93,10 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        for key in ("warmup_env_steps", "evaluate_every", "checkpoint_every", "env_threads", "updates_per_env_step"):
+        for key in (
+            "warmup_env_steps", "evaluate_every", "checkpoint_every", "video_every", "env_threads",
+            "updates_per_env_step",
+        ):  # fmt: skip
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
         if not 0 < self.demo_share < 1:
@@ -103,7 +109,7 @@ class TrainConfig:
 MAY_CHANGE_ON_RESUME = frozenset(
     {
         "total_env_steps", "evaluate_every", "evaluate_episodes", "stop_at_success", "checkpoint_every", "log_every",
-        "torch_threads", "env_threads", "runs", "name", "replay_storage", "demos",
+        "video_every", "torch_threads", "env_threads", "runs", "name", "replay_storage", "demos",
     }
 )  # fmt: skip
 """The rest decides what was learned so far, or the shape of what is in the checkpoint. `demos` may move; a checkpoint

@@ -130,6 +130,8 @@ def _loop(run: Run, metrics: Metrics, watch: Watch, progress: Progress, stop: St
             evaluation = run.evaluate()
             metrics.add_evaluation(evaluation)
             progress.note(_evaluation_line(run, evaluation))
+        if run.crossed(config.video_every) and (gif := run.film()) is not None:
+            metrics.add_gif("Rollout", gif, run.env_steps)
         run.wall_s = time.monotonic() - clock
         if run.crossed(config.log_every) or last:
             progress.update(_progress_line(run, metrics.write(run.env_steps, run.wall_s, run.updates)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import struct
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -103,6 +104,14 @@ class Metrics:
         self._terms, self._steps, self._updates, self._n_updates, self._evaluation = {}, 0, None, 0, None
         self._since = (now, step, updates)
         return row
+
+    def add_gif(self, tag: str, gif: bytes, step: int) -> None:
+        """An animated image, as it is: TensorBoard shows it among the images."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+
+        width, height = struct.unpack("<HH", gif[6:10])  # of the logical screen, after "GIF89a"
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        self._board._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
     def close(self) -> None:
         self._file.close()

@@ -28,6 +28,7 @@ from robot_rl.training.config import TrainConfig
 from robot_rl.training.evaluate import Evaluation, evaluate, uniform_actions
 from robot_rl.training.files import write_json, write_text
 from robot_rl.training.segments import read_segments
+from robot_rl.training.video import RolloutVideo
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Run:
     """env_steps of the last checkpoint, written or restored."""
     saved: Path | None = None
     """That checkpoint's folder."""
+    video: RolloutVideo | None = None
 
     def __post_init__(self) -> None:
         self.source: RingBuffer | Mixture = self.replay
@@ -119,6 +121,12 @@ class Run:
         write_json(self.run_dir / "evaluation.json", {"step": self.env_steps, **asdict(evaluation)})
         return evaluation
 
+    def film(self) -> bytes | None:
+        """A video of the deterministic policy, where one can be had."""
+        if self.video is None:
+            return None
+        return self.video.film(lambda obs: self.policy_action(obs, deterministic=True), self.env_steps)
+
     def save(self) -> Path:
         """Write a checkpoint."""
         generators = {"actions": self.generator, "replay": self.replay.generator}
@@ -174,6 +182,8 @@ class Run:
     def close(self) -> None:
         self.env.close()
         self.eval_env.close()
+        if self.video is not None:
+            self.video.close()
 
 
 def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
@@ -201,7 +211,11 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     )  # fmt: skip
     demos = config.demos and _read_demos(config.demos, config, dims, demos_seed)
     generator = torch.Generator().manual_seed(action_seed)
-    return Run(config, run_dir, env, eval_env, algorithm, replay, demos, generator, env.reset(), eval_seed)
+    video = None
+    if config.video_every:
+        video = RolloutVideo(partial(make_env, num_envs=1, seed=eval_seed), eval_seed, run_dir)
+    obs = env.reset()
+    return Run(config, run_dir, env, eval_env, algorithm, replay, demos, generator, obs, eval_seed, video=video)
 
 
 def _check_device(device: str) -> None:
