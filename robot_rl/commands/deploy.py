@@ -86,6 +86,8 @@ def run(args: DeployArgs) -> Result:
 
             recorder = stack.enter_context(Recorder(args.record, bundle.contract))
         robot = _driver(args.interface)(spec)
+        if not balances(bundle) and hasattr(robot, "hoist"):
+            robot.hoist()  # type: ignore[attr-defined]
         session = _Session(controller, robot, _operator(args.auto_run))
         report = run_loop(
             controller,
@@ -110,12 +112,18 @@ def run(args: DeployArgs) -> Result:
     return Result(ok=not reason, rows=rows, reason=reason, details=details)
 
 
+def balances(bundle: Bundle) -> bool:
+    """Whether the policy may stand on its own feet: without an IMU it does not know how its base moves."""
+    return any(t.source == "state" and t.name.startswith("imu_") for t in bundle.contract.inputs)
+
+
 class _Session:
     """What happens besides control: the operator's requests, words on the terminal, and figures for the result."""
 
     def __init__(self, controller: Controller, robot: RobotInterface, operator: Callable[[Controller, Tick], None]):
         self._controller = controller
         self._robot = robot
+        self._balances = balances(controller.bundle)
         self._operator = operator
         self._note = ""
         self._tick_s: list[float] = []
@@ -131,7 +139,7 @@ class _Session:
         if tick.note and tick.note != self._note:
             print(tick.note, flush=True)
         self._note = tick.note
-        if tick.mode.value == "run" and getattr(self._robot, "suspended", False):
+        if tick.mode.value == "run" and self._balances and getattr(self._robot, "suspended", False):
             # A simulated humanoid hangs from its gantry until its policy balances it.
             self._robot.suspended = False  # type: ignore[attr-defined]
         self._operator(self._controller, tick)

@@ -81,21 +81,25 @@ def hang(spec: mujoco.MjSpec, model: mujoco.MjModel, robot: RobotSpec) -> None:
     """
     if not robot.floating_base:
         return
+    body = spec.body(robot.root_body)
+    spec.delete(next(j for j in body.joints if int(j.type) == int(mujoco.mjtJoint.mjJNT_FREE)))
+    body.pos = (*body.pos[:2], reach_m(model, robot))
+
+
+def reach_m(model: mujoco.MjModel, robot: RobotSpec) -> float:
+    """No part of the robot is ever farther from its root body than this: all links end to end, and 5 cm."""
     root = model.body(robot.root_body).id
     reach = np.zeros(model.nbody)
     for body in range(root + 1, model.nbody):
         if int(model.body_rootid[body]) == root:
-            reach[body] = reach[model.body_parentid[body]] + np.linalg.norm(model.body_pos[body])
-    for joint in range(model.njnt):  # a slide's range adds to the length of its limb
-        if int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_SLIDE):
-            reach[model.jnt_bodyid[joint] :] += np.abs(model.jnt_range[joint]).max()
-    around = np.linalg.norm(model.geom_pos, axis=1) + model.geom_rbound
-    farthest = max(
-        (reach[b] + r for b, r in zip(model.geom_bodyid, around, strict=True) if model.body_rootid[b] == root)
-    )
-    body = spec.body(robot.root_body)
-    spec.delete(next(j for j in body.joints if int(j.type) == int(mujoco.mjtJoint.mjJNT_FREE)))
-    body.pos = (*body.pos[:2], farthest + 0.05)
+            slides = [
+                j for j in range(model.njnt) if int(model.jnt_bodyid[j]) == body and int(model.jnt_type[j]) == _SLIDE
+            ]
+            travel = sum(float(np.abs(model.jnt_range[j]).max()) for j in slides)
+            reach[body] = reach[model.body_parentid[body]] + np.linalg.norm(model.body_pos[body]) + travel
+    sizes = np.linalg.norm(model.geom_pos, axis=1) + model.geom_rbound
+    parts = [g for g in range(model.ngeom) if int(model.body_rootid[model.geom_bodyid[g]]) == root]
+    return max((float(reach[model.geom_bodyid[g]] + sizes[g]) for g in parts), default=0.0) + 0.05
 
 
 def bottom_m(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
@@ -122,3 +126,4 @@ def bottom_m(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
 
 
 _SHAPE = mujoco.mjtGeom
+_SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)

@@ -21,7 +21,7 @@ from robot_rl.contract import JointCommand, NumpyState, RobotState
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.interface import Clock, MonotonicClock
-from robot_rl_sim.models import default_qpos, load_model
+from robot_rl_sim.models import default_qpos, load_model, reach_m
 
 Integrator = Literal["euler", "rk4", "implicitfast"]
 
@@ -173,6 +173,18 @@ class SimRobot:
         self._start_s = self.clock.now()
         self._steps = 0
         self._next_measurement_s = self._start_s
+
+    def hoist(self) -> None:
+        """Hang a floating base so high that no limb reaches the ground, for policies that do not balance it.
+
+        Call it before anything moves. A fixed base stays as it is.
+        """
+        if self.spec.floating_base:
+            self.suspended = True
+            lift = reach_m(self._model, self.spec) - self._data.body(self.spec.root_body).xpos[2]
+            self._data.qpos[2] += lift
+            mujoco.mj_forward(self._model, self._data)
+            self._trunk_pos[2] += lift
 
     @property
     def time_s(self) -> float:

@@ -13,7 +13,7 @@ from robot_rl_sim.importing.findings import Findings
 
 _FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 _GROUND = (int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_HFIELD))
-_REACH_POSES = 64
+_REACH_POSES = 512
 IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_acc")
 
 
@@ -64,7 +64,7 @@ def dress(spec: mujoco.MjSpec, model: mujoco.MjModel, base: Base, lowest_m: floa
     """Add what a scene needs and this one lacks. `lowest_m`: height below which the robot never reaches."""
     center, extent = model.stat.center, float(model.stat.extent)
     if not any(int(g.type) in _GROUND for g in spec.worldbody.geoms):
-        height = 0.0 if base.floating else min(0.0, lowest_m)
+        height = 0.0 if base.floating or lowest_m >= 0 else lowest_m - 0.1 * extent
         spec.worldbody.add_geom(
             name=_free("floor", [g.name for g in spec.geoms]), type=mujoco.mjtGeom.mjGEOM_PLANE, size=(0, 0, 0.05),
             pos=(0, 0, height), rgba=(0.6, 0.63, 0.67, 1),

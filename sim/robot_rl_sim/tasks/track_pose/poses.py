@@ -27,7 +27,9 @@ def sample_poses(model: mujoco.MjModel, robot: RobotSpec, n: int, seed: int) -> 
     `model` has the robot's base fixed. Where constraints couple bodies or tendons, the poses are those that the servos
     reach against them.
     """
-    model = _with_margin(model)
+    near = copy.deepcopy(model)
+    near.geom_margin[:] += _CLEARANCE_M  # two surfaces closer than this are told, on this copy
+    around = mujoco.MjData(near)
     rng = np.random.default_rng(seed)
     data = mujoco.MjData(model)
     lower, upper = (np.array([getattr(j, f) for j in robot.joints]) for f in ("lower_rad", "upper_rad"))
@@ -36,40 +38,33 @@ def sample_poses(model: mujoco.MjModel, robot: RobotSpec, n: int, seed: int) -> 
     followers = find_followers(model, set(joints))
     addresses = model.jnt_qposadr[joints]
     home = default_qpos(model, robot)
-    data.qpos[:] = home
-    mujoco.mj_fwdPosition(model, data)
-    usual = _touching(data)
+    usual = _touching(near, around, home)
     settles = any(int(k) != int(mujoco.mjtEq.mjEQ_JOINT) for k in model.eq_type)
     poses = np.empty((n, model.nq))
     for i in range(n):
         drawn = rng.uniform(low, high)
         for part in _SHRINK:
-            data.qpos[:] = home
-            data.qpos[addresses] = home[addresses] + part * (drawn - home[addresses])
-            follow(model, data.qpos, followers)
-            mujoco.mj_fwdPosition(model, data)
-            if _touching(data) <= usual:
+            pose = home.copy()
+            pose[addresses] += part * (drawn - home[addresses])
+            follow(model, pose, followers)
+            if _touching(near, around, pose) <= usual:
                 break
-        poses[i] = _settled(model, data, addresses) if settles else data.qpos
+        poses[i] = _settled(model, data, pose, addresses) if settles else pose
     return torch.from_numpy(poses)
 
 
-def _touching(data: mujoco.MjData) -> set[tuple[int, int]]:
-    return {tuple(pair) for pair in data.contact.geom.tolist()}  # type: ignore[misc]
+def _touching(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray) -> set[tuple[int, int]]:
+    """Pairs of geoms that are closer than the clearance in the pose `qpos` (nq,)."""
+    data.qpos[:] = qpos
+    mujoco.mj_fwdPosition(model, data)
+    return {
+        (int(a), int(b)) for (a, b), gap in zip(data.contact.geom, data.contact.dist, strict=True) if gap < _CLEARANCE_M
+    }
 
 
-def _settled(model: mujoco.MjModel, data: mujoco.MjData, addresses: np.ndarray) -> np.ndarray:
-    """Where the servos hold the robot half a second after it was put into the pose in `data`."""
-    qpos, ctrl = data.qpos.copy(), data.qpos[addresses].copy()
+def _settled(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+    """Where the servos hold the robot half a second after it was put into the pose `qpos` (nq,)."""
     mujoco.mj_resetData(model, data)
-    data.qpos[:], data.ctrl[:] = qpos, ctrl
+    data.qpos[:], data.ctrl[:] = qpos, qpos[addresses]
     mujoco.mj_step(model, data, round(_SETTLE_S / model.opt.timestep))
     return data.qpos.copy()
-
-
-def _with_margin(model: mujoco.MjModel) -> mujoco.MjModel:
-    """A copy in which two surfaces closer than the clearance count as a contact, though they do not push yet."""
-    model = copy.deepcopy(model)
-    model.geom_margin[:] += _CLEARANCE_M
-    model.geom_gap[:] += _CLEARANCE_M
-    return model
