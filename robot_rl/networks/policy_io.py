@@ -139,6 +139,8 @@ class PolicyIO(nn.Module):
         self.tips = TipKinematics(robot, robot.chains) if any(t.name == "tip_error" for t in terms) else None
         if self.tips is not None and self.command_dim != 3 * self.tips.n_tips:
             raise ConfigError(f"tip_error needs a command of {3 * self.tips.n_tips} numbers, got {self.command_dim}")
+        if self.command_dim != 4 and any(t.name == "goal_rotation" for t in terms):
+            raise ConfigError(f"goal_rotation needs a command of 4 numbers, got {self.command_dim}")
         if any(t.name.startswith("joint_error") for t in terms) and self.command_dim != len(robot.joints):
             raise ConfigError(f"joint_error needs a command of {len(robot.joints)} numbers, got {self.command_dim}")
         self.default_pos: Tensor
