@@ -26,7 +26,7 @@ from robot_rl_sim.benchmark_peers import PhysicsOnly, bare_env
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.tasks import TASKS
 
-TASK_NAMES = ("leap-reach", "g1-balance")
+TASK_NAMES = ("leap-reach", "g1-velocity", "leap-cube", "shadow-reach")
 NUM_ENVS = 64
 PROCESSES = 8
 """Of AsyncVectorEnv and SubprocVecEnv: more than this does not make them faster on a laptop."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import RobotRLError
 
-TASK_NAMES = ("leap-reach", "g1-balance")
+TASK_NAMES = ("leap-reach", "g1-velocity", "leap-cube")
 SIZES = (16, 64, 256, 1024)
 ROUNDS = 3
 ROUND_S = 2.0
