@@ -113,12 +113,13 @@ class EnvFactory(Protocol):
         *,
         num_envs: int,
         seed: int,
-        randomize: bool = True,
+        randomize: Any = True,
         device: str = "cpu",
         num_threads: int = 0,
         backend: str = "auto",
     ) -> VecEnv:
-        """Build the environments. `randomize=False` gives the nominal dynamics; `num_threads` 0 means all cores.
+        """Build the environments. `randomize=False` gives the nominal dynamics, and a configuration such as the task's
+        `randomization` its own ranges; `num_threads` 0 means all cores.
 
         `backend` names the physics, where a task has a choice; auto takes what is fastest on `device`.
         """
@@ -141,6 +142,9 @@ class Task:
     make_env: EnvFactory
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Algorithm name -> overrides of its training configuration."""
+    randomization: Callable[[], Any] | None = None
+    """The default of what differs between episodes: a frozen dataclass, that `make_env` takes as `randomize` and a run
+    keeps with its settings. None: there is no choice."""
     scripted: Callable[[VecEnv], Callable[[torch.Tensor], torch.Tensor]] | None = None
     """A hand-written policy (obs -> action) of these environments, for what it is worth; it may look at the physics."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -31,6 +32,8 @@ class EvaluateArgs:
     """Seed of the start states, equal for all policies."""
     nominal: bool = False
     """The model as written: no domain randomisation, sensor noise or latency."""
+    randomization_file: Path | None = None
+    """JSON file with some of the task's randomization settings, by name (as of `robot-rl train`)."""
     backend: str = "auto"
     """Physics, such as mujoco or warp."""
 
@@ -38,16 +41,20 @@ class EvaluateArgs:
 def run(args: EvaluateArgs) -> Result:
     import torch
 
+    from robot_rl.training.config import read_randomization
     from robot_rl.training.evaluate import evaluate
     from robot_rl.training.policies import baselines, find_policy
 
     torch.set_num_threads(1)
     policy = find_policy(args.policy, args.task, args.seed)
     task = policy.task
+    ranges: Any = not args.nominal
+    if args.randomization_file is not None:
+        ranges = read_randomization(task, args.randomization_file)
     env = task.make_env(
         num_envs=min(args.num_envs, args.episodes),
         seed=args.seed,
-        randomize=not args.nominal,
+        randomize=ranges,
         backend=args.backend,
     )
     policies = {args.policy: policy.make(env)}

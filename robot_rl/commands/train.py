@@ -35,6 +35,9 @@ class TrainArgs:
 
 
 RECIPE_HELP = "Settings of a published method as the defaults: rlpd (needs --demos) or fastsac (for a GPU)."
+RANDOMIZATION_HELP = (
+    "JSON file with some of the task's randomization settings, by name, as defaults of --randomization.<setting>."
+)
 RESUME_HELP = "Go on with this run folder from its newest checkpoint. Its settings hold, except amounts given as flags."
 
 
@@ -43,7 +46,7 @@ def parse(arguments: Sequence[str]) -> TrainArgs:
     from robot_rl.algorithms.algorithm import get_algorithm
     from robot_rl.env import get_task
     from robot_rl.training.checkpoint import load_config
-    from robot_rl.training.config import TrainConfig, make_config
+    from robot_rl.training.config import TrainConfig, make_config, read_randomization
     from robot_rl.training.recipes import get_recipe
 
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -51,6 +54,7 @@ def parse(arguments: Sequence[str]) -> TrainArgs:
     first.add_argument("--algo")
     first.add_argument("--recipe")
     first.add_argument("--resume", type=Path)
+    first.add_argument("--randomization-file", type=Path)
     chosen, _ = first.parse_known_args(list(arguments))
     recipe = None if chosen.recipe is None else get_recipe(chosen.recipe)
     if recipe is not None and chosen.algo not in (None, recipe.algo):
@@ -68,10 +72,16 @@ def parse(arguments: Sequence[str]) -> TrainArgs:
             if recipe is None
             else make_config(dataclasses.replace(task, presets={}), algo, **recipe.settings)
         )
+        if chosen.randomization_file is not None:
+            ranges = read_randomization(task, chosen.randomization_file)
+            default = dataclasses.replace(default, randomization=ranges)
 
     # Made here, because TrainConfig is known only now: importing it at the top would make every `--help` load torch.
+    ranges = None if default is None else default.randomization
     fields = [
-        ("config", TrainConfig, MISSING if default is None else default),
+        ("config", tyro.conf.OmitArgPrefixes[TrainConfig], MISSING if default is None else default),
+        ("randomization", type(ranges) if ranges is not None else tyro.conf.Suppress[None], ranges),
+        ("randomization_file", Annotated[Path | None, tyro.conf.arg(help=RANDOMIZATION_HELP)], None),
         ("recipe", Annotated[str | None, tyro.conf.arg(help=RECIPE_HELP)], None),
         ("resume", Annotated[Path | None, tyro.conf.arg(help=RESUME_HELP)], None),
     ]
@@ -80,9 +90,9 @@ def parse(arguments: Sequence[str]) -> TrainArgs:
         prog="robot-rl train",
         description=inspect.getdoc(TrainArgs),
         args=list(arguments),
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes),
+        config=(tyro.conf.AvoidSubcommands,),
     )
-    return TrainArgs(parsed.config, parsed.resume)
+    return TrainArgs(dataclasses.replace(parsed.config, randomization=parsed.randomization), parsed.resume)
 
 
 def run(args: TrainArgs) -> Result:

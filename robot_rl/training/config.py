@@ -9,11 +9,13 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from robot_rl.algorithms.algorithm import AlgorithmConfig, get_algorithm
 from robot_rl.algorithms.sac import SACConfig
-from robot_rl.env import Task
+from robot_rl.env import Task, get_task
 from robot_rl.errors import ConfigError
 
 
@@ -65,6 +67,9 @@ class TrainConfig:
     and without a GPU each takes seconds."""
     log_every: int = 1_000
     """Environment steps between rows of progress.csv and TensorBoard."""
+    randomization: Annotated[Any, tyro.conf.Suppress] = None
+    """What differs between episodes, as a configuration of the task's own kind (`Task.randomization`); None: the task's
+    default. On the command line: --randomization.<setting>."""
     seed: int = 0
     """Seed of everything: weights, actions, replay, environments."""
     device: str = "cpu"
@@ -121,7 +126,8 @@ def make_config(task: Task, algo: str = "sac", **overrides: Any) -> TrainConfig:
 
     Raises ConfigError for a key that is neither.
     """
-    config = TrainConfig(task=task.name, algo=algo, algorithm=get_algorithm(algo).config())
+    ranges = task.randomization() if task.randomization else None
+    config = TrainConfig(task=task.name, algo=algo, algorithm=get_algorithm(algo).config(), randomization=ranges)
     return override(override(config, task.presets.get(algo, {})), overrides)
 
 
@@ -145,9 +151,44 @@ def config_from_json(text: str) -> TrainConfig:
         data = json.loads(text)
         algorithm = get_algorithm(data["algo"]).config
         data["algorithm"] = _from_dict(algorithm, data["algorithm"], "algorithm.")
+        if data.get("randomization") is not None:
+            data["randomization"] = override_randomization(get_task(data["task"]), data["randomization"])
         return _from_dict(TrainConfig, data, "")
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise ConfigError(f"not a training configuration: {error!r}") from error
+
+
+def override_randomization(task: Task, values: Mapping[str, Any]) -> Any:
+    """The task's randomisation with some settings replaced, nested as in JSON; ConfigError for an unknown one."""
+    if task.randomization is None:
+        raise ConfigError(f"task {task.name!r} has nothing to randomise, got {', '.join(values)}")
+    return _with_values(task.randomization(), values, "randomization.")
+
+
+def read_randomization(task: Task, path: Path) -> Any:
+    """`override_randomization` with the settings in a JSON file."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read randomisation settings from {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a JSON object of randomisation settings, got {type(values).__name__}")
+    return override_randomization(task, values)
+
+
+def _with_values(config: Any, values: Mapping[str, Any], where: str) -> Any:
+    """A frozen dataclass with the fields that `values` names replaced, also in those that it consists of."""
+    hints = typing.get_type_hints(type(config))
+    changed = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(f"unknown entry {where}{key}; valid: {', '.join(hints)}")
+        own = getattr(config, key)
+        if dataclasses.is_dataclass(own) and isinstance(value, Mapping):
+            changed[key] = _with_values(own, value, f"{where}{key}.")
+        else:
+            changed[key] = _typed(hints[key], value, where + key)
+    return dataclasses.replace(config, **changed)
 
 
 def _from_dict(kind: type, data: Mapping[str, Any], where: str) -> Any:
@@ -166,12 +207,13 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return None
         hint = next(a for a in typing.get_args(hint) if a is not type(None))
         origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or hint is Any:
         return value
     if hint is Path:
         return Path(value)
     if origin is tuple and isinstance(value, list):
-        return tuple(value)
+        kinds = [kind for kind in typing.get_args(hint) if kind is not Ellipsis]
+        return tuple(_typed(kinds[min(i, len(kinds) - 1)], entry, where) for i, entry in enumerate(value))
     valid = (
         value in typing.get_args(hint)
         if origin is Literal

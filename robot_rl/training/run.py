@@ -194,7 +194,11 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
         int(s) for s in np.random.SeedSequence(config.seed).generate_state(6)
     )
     make_env = partial(
-        task.make_env, device=config.env_device, num_threads=config.env_threads, backend=config.env_backend
+        task.make_env,
+        randomize=True if config.randomization is None else config.randomization,
+        device=config.env_device,
+        num_threads=config.env_threads,
+        backend=config.env_backend,
     )
     env = make_env(num_envs=config.num_envs, seed=env_seed)
     eval_envs = min(config.evaluate_episodes, max(config.num_envs, 8))

@@ -89,7 +89,8 @@ class ActionLatency:
     def apply(self, target: Tensor) -> Tensor:
         """Target (n, n_joints) -> what the servos get in each physics step, (n, substeps, n_joints)."""
         targets = torch.cat((target.unsqueeze(1), self.state["targets"]), 1)
-        missing = (self.state["delay"].unsqueeze(1) - self._clock).clamp(min=0)  # physics steps until this target would arrive
+        # Physics steps until this target arrives.
+        missing = (self.state["delay"].unsqueeze(1) - self._clock).clamp(min=0)
         in_force = torch.div(missing + self._substeps - 1, self._substeps, rounding_mode="floor")
         self.state["targets"] = targets[:, :-1].contiguous()
         return targets.gather(1, in_force.unsqueeze(-1).expand(-1, -1, targets.shape[2]))

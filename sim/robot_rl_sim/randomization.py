@@ -91,3 +91,10 @@ NOMINAL = RandomizationConfig(
     sensors=PERFECT,
 )
 """The robot as modelled, measured perfectly."""
+
+
+def chosen(randomize: bool | RandomizationConfig, default: RandomizationConfig) -> RandomizationConfig:
+    """What `randomize` of an EnvFactory asks for, of a task whose own ranges are `default`."""
+    if isinstance(randomize, RandomizationConfig):
+        return randomize
+    return default if randomize else NOMINAL

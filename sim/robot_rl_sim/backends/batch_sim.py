@@ -32,8 +32,10 @@ class BatchSim(Protocol):
     """(num_worlds, nq); writable."""
     qvel: Tensor
     """(num_worlds, nv); writable."""
-    joint_effort: Tensor
-    """(num_worlds, n_joints) N m, applied in the last physics step; read only."""
+    @property
+    def joint_effort(self) -> Tensor:
+        """(num_worlds, n_joints) N m, applied in the last physics step; read only."""
+        ...
 
     @property
     def joint_pos(self) -> Tensor:

@@ -10,23 +10,24 @@ if TYPE_CHECKING:
 
     from robot_rl.env import VecEnv
     from robot_rl_sim.env import SimVecEnv
+    from robot_rl_sim.randomization import RandomizationConfig
 
 
 def make_env(
     *,
     num_envs: int,
     seed: int,
-    randomize: bool = True,
+    randomize: bool | RandomizationConfig = True,
     device: str = "cpu",
     num_threads: int = 0,
     backend: str = "auto",
 ) -> SimVecEnv:
     """See robot_rl.env.EnvFactory."""
-    from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+    from robot_rl_sim.randomization import RandomizationConfig, chosen
     from robot_rl_sim.tasks.assemble import assemble
     from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
 
-    randomization = RandomizationConfig() if randomize else NOMINAL
+    randomization = chosen(randomize, RandomizationConfig())
     return assemble(G1Balance(), num_envs, seed, randomization, device, num_threads, backend)
 
 

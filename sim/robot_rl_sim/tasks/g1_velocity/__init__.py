@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robot_rl_sim.env import SimVecEnv
+    from robot_rl_sim.randomization import RandomizationConfig
     from robot_rl_sim.tasks.g1_velocity.mdp import G1VelocityConfig
 
 
@@ -42,7 +43,7 @@ def make_env(
     *,
     num_envs: int,
     seed: int,
-    randomize: bool = True,
+    randomize: bool | RandomizationConfig = True,
     device: str = "cpu",
     num_threads: int = 0,
     backend: str = "auto",
@@ -57,7 +58,7 @@ def make_rough_env(
     *,
     num_envs: int,
     seed: int,
-    randomize: bool = True,
+    randomize: bool | RandomizationConfig = True,
     device: str = "cpu",
     num_threads: int = 0,
     backend: str = "auto",
@@ -75,16 +76,16 @@ def _make(
     config: G1VelocityConfig,
     num_envs: int,
     seed: int,
-    randomize: bool,
+    randomize: bool | RandomizationConfig,
     device: str,
     num_threads: int,
     backend: str,
 ) -> SimVecEnv:
-    from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+    from robot_rl_sim.randomization import RandomizationConfig, chosen
     from robot_rl_sim.tasks.assemble import assemble, choose_backend
     from robot_rl_sim.tasks.g1_velocity.mdp import G1Velocity
 
     choose_backend(device, backend)  # refuses before any tensor is made there
-    randomization = RandomizationConfig() if randomize else NOMINAL
+    randomization = chosen(randomize, RandomizationConfig())
     mdp = G1Velocity(num_envs, config, device)
     return assemble(mdp, num_envs, seed, randomization, device, num_threads, backend)

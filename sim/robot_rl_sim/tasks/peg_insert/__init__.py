@@ -36,25 +36,25 @@ def make_env(
     *,
     num_envs: int,
     seed: int,
-    randomize: bool = True,
+    randomize: bool | RandomizationConfig = True,
     device: str = "cpu",
     num_threads: int = 0,
     backend: str = "auto",
     reward: Literal["sparse", "dense"] = "sparse",
 ) -> SimVecEnv:
     """See robot_rl.env.EnvFactory; `reward` as in PegInsertConfig."""
-    from robot_rl_sim.randomization import NOMINAL
+    from robot_rl_sim.randomization import chosen
     from robot_rl_sim.tasks.assemble import assemble
     from robot_rl_sim.tasks.peg_insert.mdp import PegInsert, PegInsertConfig
 
-    randomization = randomized() if randomize else NOMINAL
+    randomization = chosen(randomize, randomized())
     mdp = PegInsert(num_envs, seed, PegInsertConfig(reward=reward))
     return assemble(mdp, num_envs, seed, randomization, device, num_threads, backend)
 
 
 def randomized() -> RandomizationConfig:
-    """The usual ranges, with the sensors and motors of an industrial arm: its encoders and calibration put the tip within
-    1 mm, and torque ripples by half a percent."""
+    """The usual ranges, with sensors and motors of an industrial arm: encoders and calibration put the tip within 1 mm,
+    and torque ripples by half a percent."""
     from robot_rl_sim.randomization import RandomizationConfig
     from robot_rl_sim.sensor_config import SensorConfig, SensorsConfig
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from robot_rl.env import VecEnv
     from robot_rl_sim.env import SimVecEnv
+    from robot_rl_sim.randomization import RandomizationConfig
 
 __all__ = ["LEAP", "LEAP_SAC", "SHADOW", "SHADOW_SAC", "make_env", "scripted"]
 
@@ -50,17 +51,17 @@ def make_env(
     *,
     num_envs: int,
     seed: int,
-    randomize: bool = True,
+    randomize: bool | RandomizationConfig = True,
     device: str = "cpu",
     num_threads: int = 0,
     backend: str = "auto",
 ) -> SimVecEnv:
     """See robot_rl.env.EnvFactory; the task table binds `hand`."""
-    from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
+    from robot_rl_sim.randomization import RandomizationConfig, chosen
     from robot_rl_sim.tasks.assemble import assemble
     from robot_rl_sim.tasks.reach.mdp import Reach
 
-    randomization = RandomizationConfig() if randomize else NOMINAL
+    randomization = chosen(randomize, RandomizationConfig())
     return assemble(Reach(hand, seed), num_envs, seed, randomization, device, num_threads, backend)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robot_rl_sim.env import SimVecEnv
+    from robot_rl_sim.randomization import RandomizationConfig
 
 NAME = "track-pose"
 
@@ -47,6 +48,7 @@ def make_task(robot: str) -> Task:
         robot=robot,
         make_env=partial(make_env, robot=robot),
         presets={"sac": _SAC},
+        randomization=partial(default_ranges, robot),
         scripted=scripted,
     )
 
@@ -63,23 +65,30 @@ def scripted(env: VecEnv) -> Callable[[Tensor], Tensor]:
     return act
 
 
+def default_ranges(robot: str) -> RandomizationConfig:
+    """See track_pose.mdp.randomization."""
+    from robot_rl_sim.tasks.track_pose.mdp import randomization
+
+    return randomization(get_robot(robot))
+
+
 def make_env(
     *,
     robot: str,
     num_envs: int,
     seed: int,
-    randomize: bool = True,
+    randomize: bool | RandomizationConfig = True,
     device: str = "cpu",
     num_threads: int = 0,
     backend: str = "auto",
 ) -> SimVecEnv:
     """See robot_rl.env.EnvFactory."""
-    from robot_rl_sim.randomization import NOMINAL
+    from robot_rl_sim.randomization import chosen
     from robot_rl_sim.tasks.assemble import assemble
     from robot_rl_sim.tasks.track_pose.mdp import TrackPose, randomization
 
     mdp = TrackPose(get_robot(robot), seed)
-    ranges = randomization(mdp.robot) if randomize else NOMINAL
+    ranges = chosen(randomize, randomization(mdp.robot))
     return assemble(mdp, num_envs, seed, ranges, device, num_threads, backend)
 
 
