@@ -112,8 +112,8 @@ def test_an_added_robot_is_trained_on_as_it_is(arm: RobotSpec) -> None:
         step = env.step(2 * torch.rand(8, 3) - 1)
         assert step.obs.isfinite().all()
     # 4 cm of travel: noise and offset of the encoder are a hundredth of it at most, and so are no hindrance.
-    assert randomization(arm).sensor_noise.joint_pos_rad == pytest.approx(4e-4)
-    assert randomization(LEAP_HAND).sensor_noise.joint_pos_rad == 0.01
+    assert randomization(arm).sensors.joint_pos.noise == pytest.approx(4e-4)
+    assert randomization(LEAP_HAND).sensors.joint_pos.noise == 0.01
 
 
 def test_a_target_moved_straight_to_the_goal_succeeds_and_the_floors_do_not(arm: RobotSpec) -> None:
