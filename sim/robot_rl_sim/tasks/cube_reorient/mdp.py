@@ -20,7 +20,6 @@ from robot_rl_sim.tasks.actions import soft_limits
 from robot_rl_sim.tasks.cube_reorient.hands import HandSetup
 from robot_rl_sim.tasks.cube_reorient.scene import (
     CUBE,
-    CUBE_FRICTION,
     CUBE_MASS_KG,
     TIMESTEP_S,
     cube_spec,
@@ -83,8 +82,8 @@ class CubeReorient:
         self.substeps = round(c.control_period_s / TIMESTEP_S)
         self.max_episode_steps = c.max_episode_steps
         self.policy_io = _policy_io(hand, c)
-        # Pose of the cube as 3 and 6 numbers, its velocity, the touch of each fingertip, friction and mass of the cube.
-        self.privileged_dim = 3 + 6 + 6 + len(hand.robot.chains) + 2
+        # Pose of the cube as 3 and 6 numbers, its velocity, and the touch of each fingertip.
+        self.privileged_dim = 3 + 6 + 6 + len(hand.robot.chains)
         self.state = {
             "starts": sample_grasps(hand, c.pool_size, seed),
             "angle_left": torch.zeros(num_envs),
@@ -133,8 +132,6 @@ class CubeReorient:
         pose, velocity = sim.free_joint(CUBE)
         position, rotation = self._in_root(pose)
         touch = torch.cat([sim.sensor(touch_sensor(chain.name)) for chain in self.robot.chains], dim=-1)
-        friction = sim.model_field("geom_friction")[:, sim.model.geom(CUBE).id, 0] / CUBE_FRICTION[0]
-        mass = sim.model_field("body_mass")[:, sim.model.body(CUBE).id] / CUBE_MASS_KG
         return torch.cat(
             (
                 POSITION_SCALE * (position - self._home),
@@ -142,8 +139,6 @@ class CubeReorient:
                 velocity[:, :3].float() / 0.2,
                 velocity[:, 3:].float() / 4.0,
                 touch.float() / CUBE_WEIGHT_N,
-                friction.float().unsqueeze(-1),
-                mass.float().unsqueeze(-1),
             ),
             dim=-1,
         )
