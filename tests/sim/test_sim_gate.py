@@ -18,7 +18,7 @@ from robot_rl_sim.gate import gate as gate_module
 from robot_rl_sim.gate.compare import observation_differences, paired_p, replay_error, sign_p
 from robot_rl_sim.gate.gate import run_gate, select, variant_env
 from robot_rl_sim.gate.page import explain, reason
-from robot_rl_sim.gate.rollout import Rollout, SameStarts, replay
+from robot_rl_sim.gate.rollout import Rollout, replay
 from robot_rl_sim.gate.variants import Variant, corners, make_variants
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.sensor_config import PERFECT
@@ -203,11 +203,10 @@ def test_a_backend_that_is_missing_is_skipped_with_its_reason(bundle, env) -> No
 
 def test_quaternions_in_another_order_are_named() -> None:
     env = get_task("g1-balance").make_env(num_envs=8, seed=0, num_threads=2)
-    starts = SameStarts(env, 3)
     actions = torch.rand(10, 8, 29, generator=torch.Generator().manual_seed(0)) - 0.5
-    inputs, valid = replay(env, actions, starts)
+    inputs, valid = replay(env, actions, 3)
     reference = replace(rollout(torch.zeros(10, 8, 1)), first_inputs=inputs)
-    again, valid = replay(env, actions, starts)
+    again, valid = replay(env, actions, 3)
     contract = env.policy_io.contract
     assert set(replay_error(contract, reference, again, valid).values()) == {0.0}
     wrong = {**inputs, "imu_quat_wxyz": inputs["imu_quat_wxyz"][..., [1, 2, 3, 0]]}

@@ -10,7 +10,7 @@ from robot_rl.bundle.load import Bundle
 from robot_rl.errors import ConfigError, MissingDependencyError
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.gate.compare import FAMILY_ERROR, Measure, Tolerance, compare, paired_p
-from robot_rl_sim.gate.rollout import Rollout, SameStarts, replay, roll_out
+from robot_rl_sim.gate.rollout import Rollout, replay, roll_out
 from robot_rl_sim.gate.variants import Variant
 from robot_rl_sim.tasks.assemble import assemble
 
@@ -84,15 +84,18 @@ def run_gate(
     """
     if env.num_envs < MIN_EPISODES:
         raise ConfigError(f"a gate needs at least {MIN_EPISODES} episodes, got {env.num_envs}")
-    starts = SameStarts(env, seed)
-    reference = roll_out(env, bundle.policy, starts)
-    zero = roll_out(env, bundle.policy, starts, zero=True)
+    # What a task learns of its worlds, such as their level, must not pass from one variant to the next.
+    mdp_state = {name: value.clone() for name, value in env.mdp.state.items()}
+    reference = roll_out(env, bundle.policy, seed)
+    zero = roll_out(env, bundle.policy, seed, zero=True)
     report = GateReport(bundle.manifest.task, env.num_envs, seed, reference, zero)
     if not (report.gain > 0 and float(paired_p(reference.returns - zero.returns)) < FAMILY_ERROR):
         means = f"{reference.returns.mean():.4g} and {zero.returns.mean():.4g}"
         return replace(report, problem=f"the policy returns no more than the action zero does: {means}")
     for variant in variants:
-        finding = _run_variant(bundle, report, variant, starts, build, len(variants))
+        for name, value in mdp_state.items():
+            env.mdp.state[name].copy_(value)
+        finding = _run_variant(bundle, report, variant, build, len(variants))
         report.findings.append(finding)
         note(finding)
     return report
@@ -102,7 +105,6 @@ def _run_variant(
     bundle: Bundle,
     report: GateReport,
     variant: Variant,
-    starts: SameStarts,
     build: Callable[[Variant], SimVecEnv],
     variants: int,
 ) -> Finding:
@@ -110,11 +112,11 @@ def _run_variant(
         env = build(variant)
     except (MissingDependencyError, ModuleNotFoundError, ConfigError) as error:
         return Finding(variant, skipped=str(error))
-    rollout = roll_out(env, bundle.policy, starts)
+    rollout = roll_out(env, bundle.policy, report.seed)
     if variant.may_diverge and rollout.diverged:
         env.close()
         return Finding(variant, skipped=f"unstable physics: {rollout.diverged} of {env.num_envs} worlds diverged")
-    replayed = replay(env, report.reference.first_actions, starts)
+    replayed = replay(env, report.reference.first_actions, report.seed)
     env.close()
     measures = compare(
         bundle.contract, report.reference, rollout, replayed, report.gain, variant.tolerance, variants

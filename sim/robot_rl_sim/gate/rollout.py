@@ -10,7 +10,6 @@ from torch import Tensor
 from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.contract import Contract
 from robot_rl.env import RobotVecEnv
-from robot_rl_sim.env import SimVecEnv
 
 REPLAY_STEPS = 10
 """Steps over which actions are replayed: enough for a wrong sign or scale of any sensor to show, and too few for small
@@ -39,21 +38,6 @@ class Rollout:
     """Worlds whose physics failed."""
 
 
-class SameStarts:
-    """Resets environments that share one MDP to the very same starts, dynamics and commands, time and again."""
-
-    def __init__(self, env: SimVecEnv, seed: int) -> None:
-        self.seed = seed
-        self._mdp = env.mdp
-        # An MDP may draw from more than the seed: a curriculum's levels, say.
-        self._state = {name: value.clone() for name, value in env.mdp.state.items()}
-
-    def reset(self, env: RobotVecEnv) -> None:
-        for name, value in self._state.items():
-            self._mdp.state[name].copy_(value)
-        env.reset(self.seed)
-
-
 def frame_terms(contract: Contract) -> list[tuple[str, slice]]:
     """Observation terms and where they lie in one frame."""
     spans, start = [], 0
@@ -64,7 +48,7 @@ def frame_terms(contract: Contract) -> list[tuple[str, slice]]:
 
 
 @torch.no_grad()
-def roll_out(env: RobotVecEnv, policy: OnnxPolicy, starts: SameStarts, *, zero: bool = False) -> Rollout:
+def roll_out(env: RobotVecEnv, policy: OnnxPolicy, seed: int, *, zero: bool = False) -> Rollout:
     """One episode of every world under `policy`, or, for `zero`, under the action zero."""
     frame_dim = sum(size for _, size in env.policy_io.contract.observation_terms)
     n = env.num_envs
@@ -72,7 +56,7 @@ def roll_out(env: RobotVecEnv, policy: OnnxPolicy, starts: SameStarts, *, zero: 
     returns, lengths = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.int64)
     success, diverged = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     obs, valid, inputs, actions = [], [], [], []
-    starts.reset(env)
+    env.reset(seed)
     while alive.any():
         named = env.policy_inputs()
         outputs = policy.run_batch({name: value.cpu().numpy() for name, value in named.items()})
@@ -106,10 +90,10 @@ def roll_out(env: RobotVecEnv, policy: OnnxPolicy, starts: SameStarts, *, zero: 
 
 
 @torch.no_grad()
-def replay(env: RobotVecEnv, actions: Tensor, starts: SameStarts) -> tuple[dict[str, Tensor], Tensor]:
+def replay(env: RobotVecEnv, actions: Tensor, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     """Measured state inputs (steps, n, size) while `actions` (steps, n, n_joints) are played, whatever is observed; and
     (steps, n) bool, whether the world was still in its first episode."""
-    starts.reset(env)
+    env.reset(seed)
     alive = torch.ones(env.num_envs, dtype=torch.bool)
     inputs, valid = [], []
     for action in actions:
