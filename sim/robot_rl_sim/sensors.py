@@ -34,13 +34,17 @@ _OBJECT = ("object_pos", "object_quat_wxyz")
 
 
 class Now(Protocol):
-    """Where the true values come from: a BatchSim, or anything else of which a StateView can be had."""
+    """Where the true values come from, as live tensors: a BatchSim, or a StateView of one state of each world."""
 
     model: mujoco.MjModel
-    num_worlds: int
-    device: torch.device
     qpos: Tensor
     qvel: Tensor
+
+    @property
+    def num_worlds(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     @property
     def joint_pos(self) -> Tensor: ...

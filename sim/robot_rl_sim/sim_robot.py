@@ -1,7 +1,8 @@
 """SimRobot: one robot in MuJoCo behind RobotInterface, with the flaws of a real one.
 
 It is what a policy meets before the hardware: torque limits, sensor latency, noise and loss, an encoder offset, and
-dynamics that differ from those of training. It has no thread: physics catches up with the clock whenever the robot is
+dynamics that differ from those of training. Sensors and motors are those of training (robot_rl_sim.sensors and
+robot_rl_sim.motors), with flaws of their own. It has no thread: physics catches up with the clock whenever the robot is
 read or written, so the same code runs in real time and, under a fake clock, step by step.
 """
 
@@ -10,18 +11,24 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import mujoco
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand, NumpyState, RobotState
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.interface import Clock, MonotonicClock
+from robot_rl_sim.backends.state_view import StateView
+from robot_rl_sim.draws import Draws
 from robot_rl_sim.models import default_qpos, load_model, reach_m
+from robot_rl_sim.motors import MotorConfig, Motors
+from robot_rl_sim.sensor_config import PERFECT, SensorConfig, SensorsConfig
+from robot_rl_sim.sensors import Sensors
 
 Integrator = Literal["euler", "rk4", "implicitfast"]
 
@@ -35,6 +42,12 @@ _INTEGRATORS = {
 _GANTRY_RAD_S = 2 * math.pi * 5.0
 _GANTRY_NM_RAD = 1000.0
 _GANTRY_NMS_RAD = 20.0
+
+_CPU, _WORLD = torch.device("cpu"), torch.arange(1)
+_MOST_ROWS = 1000
+"""Of physics steps that nobody has read."""
+_ELSEWHERE = ("object_pos", "object_quat_wxyz")
+"""What a camera measures, and not the robot."""
 
 Array = NDArray[np.float64]
 
@@ -50,16 +63,28 @@ class SimRobotConfig:
     state_latency_s: float = 0.0
     """From measurement until the state can be read."""
     latency_jitter_s: float = 0.0
-    """Further latency of each measurement, uniform in [0, this]."""
+    """Further latency, uniform in [0, this], drawn anew at every reading."""
     drop_probability: float = 0.0
     """Share of measurements that never arrive."""
     joint_pos_noise_rad: float = 0.0
-    """Standard deviation, as of the three below."""
+    """Standard deviation, as of the four below."""
     joint_vel_noise_rad_s: float = 0.0
+    tilt_noise_rad: float = 0.0
+    """About each axis of the IMU's orientation."""
     ang_vel_noise_rad_s: float = 0.0
     lin_acc_noise_m_s2: float = 0.0
     joint_bias_rad: float = 0.0
     """Standard deviation of each encoder's constant offset, drawn once. The motor regulates the offset position too."""
+    joint_pos_resolution_rad: float = 0.0
+    """Step of the encoders; 0: none."""
+    command_latency_s: float = 0.0
+    """From `write` until the motors act on the command."""
+    motor: Literal["pd", "dc_motor"] = "pd"
+    """As in MotorConfig, as the two below."""
+    stall_torque_scale: float = 1.0
+    no_load_speed_scale: float = 1.0
+    torque_noise_share: float = 0.0
+    """Random torque of each motor, uniform within ± this share of its limit, drawn for each command."""
     strength_scale: float = 1.0
     """Torque delivered over torque commanded, at the torque limit too."""
     mass_scale: float = 1.0
@@ -95,6 +120,31 @@ class SimRobotConfig:
             raise ConfigError(f"drop_probability must be below 1, got {self.drop_probability}")
         if self.payload_kg and not self.payload_body:
             raise ConfigError("payload_kg needs payload_body, the name of the body that carries it")
+        _ = self.motors, self.sensors  # which check what is theirs
+
+    @property
+    def motors(self) -> MotorConfig:
+        return MotorConfig(self.motor, self.stall_torque_scale, self.no_load_speed_scale)
+
+    @property
+    def sensors(self) -> SensorsConfig:
+        """All in one message."""
+        encoder = SensorConfig(
+            self.joint_pos_noise_rad, self.joint_bias_rad, "gaussian", resolution=self.joint_pos_resolution_rad
+        )
+        return replace(
+            PERFECT,
+            joint_pos=encoder,
+            joint_vel=SensorConfig(self.joint_vel_noise_rad_s, distribution="gaussian"),
+            imu_quat_wxyz=SensorConfig(self.tilt_noise_rad, distribution="gaussian"),
+            imu_ang_vel_b=SensorConfig(self.ang_vel_noise_rad_s, distribution="gaussian"),
+            imu_lin_acc_b=SensorConfig(self.lin_acc_noise_m_s2, distribution="gaussian"),
+        ).timed(
+            period_s=self.state_period_s,
+            delay_s=(self.state_latency_s, self.state_latency_s),
+            jitter_s=self.latency_jitter_s,
+            drop_probability=self.drop_probability,
+        )
 
 
 NOMINAL = SimRobotConfig()
@@ -149,8 +199,8 @@ class SimRobot:
         self._model = make_model(spec, config, model)
         self._data = mujoco.MjData(self._model)
         self._rng = np.random.default_rng(seed)
-        self._bias = config.joint_bias_rad * self._rng.standard_normal(len(spec.joints))
-        self._limit = config.strength_scale * np.array([j.effort_limit_nm for j in spec.joints])
+        self._generator = torch.Generator().manual_seed(seed)
+        self._motors = Motors.of(spec, config.motors)
         self._damping_kd = np.array(spec.safety.damping_kd_nms_rad)
         joints = [self._model.joint(name) for name in spec.joint_names]
         self._qpos = np.array([j.qposadr[0] for j in joints])
@@ -158,7 +208,25 @@ class SimRobot:
         # Where a person would fix the straps. Held by the pelvis, a limp humanoid's trunk would fold over it.
         self._trunk = int(self._model.body_mass.argmax())
         self._connected = False
+        self._torque, self._torque_noise = np.zeros(len(joints)), np.zeros(len(joints))
+        self._rows: list[tuple[Array, ...]] = []
+        """States after the physics steps that the sensors have not been told of."""
+        draws = Draws()
+        fields = tuple(f for f in spec.state_fields if f not in _ELSEWHERE)
+        self._sensors = Sensors(self._now(), spec, ("joint_effort", *fields), config.sensors, draws)
+        draws.allocate(1, _CPU)
+        draws.draw(_WORLD, self._generator)
         self.reset()
+        bias = self._sensors.joint_bias
+        self._bias = np.zeros(len(joints)) if bias is None else bias[0].double().numpy()
+
+    def _now(self) -> StateView:
+        """The present state, live."""
+        return self._view(self._data.qpos[None], self._data.qvel[None], self._torque[None], self._data.sensordata[None])
+
+    def _view(self, *arrays: Array) -> StateView:
+        columns = torch.from_numpy(self._qpos), torch.from_numpy(self._dof)
+        return StateView(self._model, columns, *(torch.from_numpy(a) for a in arrays))
 
     def reset(self) -> None:
         """Back to the start pose at the clock's now, with no command and no measurement under way."""
@@ -166,13 +234,15 @@ class SimRobot:
         self._data.qpos[:] = default_qpos(self._model, self.spec)
         mujoco.mj_forward(self._model, self._data)
         self._trunk_pos, self._trunk_quat = self._data.xipos[self._trunk].copy(), self._data.xquat[self._trunk].copy()
-        self._torque = np.zeros(len(self.spec.joints))
+        self._torque[:] = 0.0
         self._command: JointCommand | None = None
-        self._under_way: deque[tuple[float, NumpyState]] = deque()
+        self._under_way: deque[tuple[float, JointCommand]] = deque()
+        """Commands that the motors do not know of yet, with the times when they will."""
         self._state: NumpyState | None = None
         self._start_s = self.clock.now()
-        self._steps = 0
-        self._next_measurement_s = self._start_s
+        self._steps = self._read_at = 0
+        self._rows.clear()
+        self._sensors.reset(_WORLD)
 
     def hoist(self) -> None:
         """Hang a floating base so high that no limb reaches the ground, for policies that do not balance it.
@@ -185,6 +255,7 @@ class SimRobot:
             self._data.qpos[2] += lift
             mujoco.mj_forward(self._model, self._data)
             self._trunk_pos[2] += lift
+            self._sensors.reset(_WORLD)
 
     @property
     def time_s(self) -> float:
@@ -218,20 +289,31 @@ class SimRobot:
 
     def read(self) -> NumpyState | None:
         self.advance()
+        if self._steps == self._read_at:
+            return self._state
+        self._read_at = self._steps
+        self._observe()
+        if self._sensors.arrived():
+            state = self._sensors.read(self._generator)
+            measured = {f.name: getattr(state, f.name) for f in fields(state)}
+            arrays = {name: value.double().numpy() for name, value in measured.items() if value is not None}
+            stamp_s = self._start_s + float(self._sensors.sample_steps) * self.config.timestep_s
+            self._state = RobotState(**(arrays | {"stamp_s": np.array([stamp_s])}))
         return self._state
 
     def write(self, command: JointCommand) -> JointCommand:
         """Put a command in force. Raises ContractError naming the field that is not finite or has the wrong length."""
         for name in ("position", "velocity", "effort", "kp", "kd"):
             values = getattr(command, name)
-            if np.shape(values) != self._limit.shape or not np.isfinite(values).all():
-                raise ContractError(f"joint command: {name} must be {len(self._limit)} finite numbers, got {values}")
+            if np.shape(values) != self._torque.shape or not np.isfinite(values).all():
+                raise ContractError(f"joint command: {name} must be {len(self._torque)} finite numbers, got {values}")
         self.advance()
-        self._command = command
+        self._under_way.append((self.time_s + self.config.command_latency_s, command))
         return command
 
     def stop(self) -> None:
         self._command = None
+        self._under_way.clear()
 
     def __enter__(self) -> SimRobot:
         self.connect()
@@ -241,21 +323,21 @@ class SimRobot:
         self.stop()
 
     def advance(self) -> None:
-        """Step physics up to the clock's now, and take the measurements due on the way."""
+        """Step physics up to the clock's now."""
         now = self.clock.now()
         behind = now - self.time_s - self.config.catch_up_s
         if behind > 0:
             self._start_s += behind
-            self._next_measurement_s += behind
             self.slipped_s += behind
         # Half a step of tolerance: the clock's deadlines and sums of steps round differently.
         while self.time_s + 0.5 * self.config.timestep_s < now:
-            if self.time_s >= self._next_measurement_s - 1e-9:
-                self._measure()
             self._step()
-        self._deliver(now)
 
     def _step(self) -> None:
+        while self._under_way and self._under_way[0][0] < self.time_s + 1e-9:
+            self._command = self._under_way.popleft()[1]
+            share = self.config.torque_noise_share
+            self._torque_noise = share * self._motors.effort_limit * self._rng.uniform(-1, 1, len(self._torque))
         command = self._command
         if command is None or self.time_s >= command.expires_s:
             torque = -self._damping_kd * self.joint_vel
@@ -263,13 +345,25 @@ class SimRobot:
         else:
             error = command.position - (self.joint_pos + self._bias)
             torque = command.kp * error + command.kd * (command.velocity - self.joint_vel) + command.effort
+            torque += self._torque_noise
             self.damping = not (command.kp.any() or command.effort.any())
-        self._torque = np.clip(self.config.strength_scale * torque, -self._limit, self._limit)
+        self._torque[:] = self._motors.torque(torque, self.joint_vel, self.config.strength_scale)
         self._data.qfrc_applied[self._dof] = self._torque
         if self.spec.floating_base:
             self._data.xfrc_applied[self._trunk] = self._gantry_wrench() if self.suspended else 0.0
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
+        data = self._data
+        self._rows.append((data.qpos.copy(), data.qvel.copy(), self._torque.copy(), data.sensordata.copy()))
+        if len(self._rows) == _MOST_ROWS:
+            self._observe()
+
+    def _observe(self) -> None:
+        """Let the sensors see what has happened since they last looked."""
+        if not self._rows:
+            return
+        self._sensors.update(self._view(*(np.stack(column)[None] for column in zip(*self._rows, strict=True))))
+        self._rows.clear()
 
     def _gantry_wrench(self) -> Array:
         """(6,) force and torque on the trunk, world frame: the whole weight, and a spring-damper to the start pose."""
@@ -281,43 +375,6 @@ class SimRobot:
         force = mass * (_GANTRY_RAD_S**2 * (self._trunk_pos - data.xipos[trunk]) - 2 * _GANTRY_RAD_S * twist[3:])
         torque = data.xmat[trunk].reshape(3, 3) @ lean * _GANTRY_NM_RAD - _GANTRY_NMS_RAD * twist[:3]
         return np.concatenate((force - mass * self._model.opt.gravity, torque))
-
-    def _measure(self) -> None:
-        config, rng = self.config, self._rng
-        self._next_measurement_s += config.state_period_s
-        if rng.random() < config.drop_probability:
-            return
-        n = len(self.spec.joints)
-        pos = self.joint_pos + self._bias + config.joint_pos_noise_rad * rng.standard_normal(n)
-        vel = self.joint_vel + config.joint_vel_noise_rad_s * rng.standard_normal(n)
-        state = RobotState(
-            stamp_s=np.array([self.time_s]),
-            joint_pos=pos[None],
-            joint_vel=vel[None],
-            joint_effort=self._torque[None].copy(),
-            **self._imu(),
-        )
-        arrives_s = self.time_s + config.state_latency_s + config.latency_jitter_s * rng.random()
-        self._under_way.append((arrives_s, state))
-
-    def _imu(self) -> dict[str, Array]:
-        if "imu_quat_wxyz" not in self.spec.state_fields:
-            return {}
-        config, rng = self.config, self._rng
-        quat, gyro, acc = (self._data.sensor(name).data for name in ("imu_quat", "imu_gyro", "imu_acc"))
-        return {
-            "imu_quat_wxyz": quat[None].copy(),
-            "imu_ang_vel_b": (gyro + config.ang_vel_noise_rad_s * rng.standard_normal(3))[None],
-            "imu_lin_acc_b": (acc + config.lin_acc_noise_m_s2 * rng.standard_normal(3))[None],
-        }
-
-    def _deliver(self, now: float) -> None:
-        """Jitter may make a later measurement arrive first; the earlier one is then of no use."""
-        arrived = [i for i, (arrives_s, _) in enumerate(self._under_way) if arrives_s <= now]
-        if arrived:
-            self._state = self._under_way[arrived[-1]][1]
-            for _ in range(arrived[-1] + 1):
-                self._under_way.popleft()
 
 
 def make_model(spec: RobotSpec, config: SimRobotConfig, model: mujoco.MjModel | None = None) -> mujoco.MjModel:

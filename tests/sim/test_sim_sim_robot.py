@@ -6,11 +6,16 @@ import math
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from robot_rl.contract import JointCommand, JointSpec, RobotState, damping_command
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec, SafetyProfile
+from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
+from robot_rl_sim.draws import Draws
 from robot_rl_sim.faults import DELAY_S, FAULTS, StateFault
+from robot_rl_sim.models import load_model
+from robot_rl_sim.sensors import Sensors
 from robot_rl_sim.sim_robot import MISMATCHED, NOMINAL, SimRobot, SimRobotConfig
 
 INERTIA = 0.01
@@ -48,10 +53,10 @@ class StepClock:
         self.time_s = max(self.time_s, deadline_s)
 
 
-def rotor(**changes: float) -> tuple[SimRobot, StepClock]:
+def rotor(seed: int = 0, **changes: float | str) -> tuple[SimRobot, StepClock]:
     clock = StepClock()
     config = SimRobotConfig(**{"timestep_s": 1e-4, "state_period_s": 1e-3, "catch_up_s": 10.0, **changes})
-    robot = SimRobot(ROTOR, config, clock=clock, model=mujoco.MjModel.from_xml_string(XML))
+    robot = SimRobot(ROTOR, config, seed=seed, clock=clock, model=mujoco.MjModel.from_xml_string(XML))
     robot.connect()
     return robot, clock
 
@@ -165,7 +170,7 @@ def test_drops_noise_and_bias_have_the_configured_size() -> None:
 
 
 def test_an_encoder_offset_shifts_the_measurement_and_the_regulated_position_alike() -> None:
-    robot, clock = rotor(joint_bias_rad=0.05)
+    robot, clock = rotor(seed=1, joint_bias_rad=0.05)
     first = clock.time_s
     clock.time_s += 0.002
     state = robot.read()
@@ -178,6 +183,106 @@ def test_an_encoder_offset_shifts_the_measurement_and_the_regulated_position_ali
     assert state is not None
     assert state.joint_pos[0, 0] == pytest.approx(0.3, abs=1e-3)
     assert robot.joint_pos[0] == pytest.approx(0.3 - bias, abs=1e-3)
+
+
+def test_a_command_acts_after_its_latency_and_those_on_their_way_keep_their_order() -> None:
+    """Torque 0.1 N m from 20 ms on, and then -0.1 N m: velocity by hand."""
+    robot, clock = rotor(command_latency_s=0.02, damping_scale=0.0)
+    robot.write(command(clock, effort=0.1))
+    clock.time_s += 0.01
+    robot.write(command(clock, effort=-0.1))
+    for at_s, expected in ((0.0199, 0.0), (0.03, 0.1 * 0.01), (0.04, 0.0), (0.05, -0.1 * 0.01)):
+        clock.time_s = 100.0 + at_s
+        robot.advance()
+        assert robot.joint_vel[0] * 0.012 == pytest.approx(expected, abs=3e-5)
+    robot.write(command(clock, effort=0.1))
+    robot.stop()
+    speed = robot.joint_vel[0]
+    clock.time_s += 0.05
+    robot.advance()
+    assert abs(robot.joint_vel[0]) < abs(speed)
+    assert robot.damping
+
+
+def test_a_dc_motor_runs_up_to_its_no_load_speed() -> None:
+    """At full torque: ω(t) = ω_0 (1 - exp(-t τ / (I ω_0))), ω_0 a tenth of the velocity limit of 100 rad/s."""
+    robot, clock = rotor(motor="dc_motor", no_load_speed_scale=0.1, damping_scale=0.0)
+    robot.write(command(clock, effort=100 * LIMIT))
+    for _ in range(40):
+        clock.time_s += 0.02
+        state = robot.read()
+        assert state is not None
+        t = clock.time_s - 100.0
+        expected = 10.0 * (1 - math.exp(-t * LIMIT / (0.012 * 10.0)))
+        assert robot.joint_vel[0] == pytest.approx(expected, abs=0.01)
+        assert state.joint_effort[0, 0] == pytest.approx(LIMIT * (1 - robot.joint_vel[0] / 10.0), abs=0.01)
+
+
+def test_torque_noise_is_drawn_for_each_command_within_its_share_of_the_limit() -> None:
+    robot, clock = rotor(torque_noise_share=0.1)
+    efforts = []
+    for _ in range(300):
+        robot.write(command(clock, effort=0.1, ttl=1.0))
+        clock.time_s += 0.002
+        state = robot.read()
+        assert state is not None
+        efforts.append(state.joint_effort[0, 0] - 0.1)
+    assert 0.095 * LIMIT < np.abs(efforts).max() <= 0.1 * LIMIT + 1e-6
+    assert len(set(efforts)) == 300
+
+
+def test_encoders_come_in_steps() -> None:
+    robot, clock = rotor(joint_pos_resolution_rad=0.01)
+    robot.write(command(clock, effort=0.1))
+    seen = set()
+    for _ in range(100):
+        clock.time_s += 0.002
+        state = robot.read()
+        assert state is not None
+        seen.add(round(float(state.joint_pos[0, 0]), 7))
+        assert state.joint_pos[0, 0] == pytest.approx(0.01 * round(robot.joint_pos[0] / 0.01), abs=1e-6)
+    assert len(seen) > 5
+
+
+def test_it_senses_what_training_senses_and_moves_as_training_moves() -> None:
+    """The same targets for the same hand in a training environment without flaws and in the robot without flaws."""
+    sim = MujocoCpuSim(load_model("leap_hand"), LEAP_HAND, 1, 10, 1)
+    start = torch.tensor([[j.default_pos_rad for j in LEAP_HAND.joints]])
+    sim.set_state(torch.zeros(1, dtype=torch.int64), start, torch.zeros_like(start))
+    draws, clock = Draws(), StepClock()
+    sensors = Sensors(sim, LEAP_HAND, ("joint_pos", "joint_vel"), NOMINAL.sensors, draws)
+    draws.allocate(1, torch.device("cpu"))
+    sensors.reset(torch.arange(1))
+    config = dataclasses.replace(NOMINAL, timestep_s=sim.model.opt.timestep, state_period_s=0.005)
+    robot = SimRobot(LEAP_HAND, config, clock=clock)
+    robot.connect()
+    kp, kd = (np.array([getattr(j, name) for j in LEAP_HAND.joints]) for name in ("kp_nm_rad", "kd_nms_rad"))
+    zero, rng = np.zeros(16), np.random.default_rng(0)
+    target = robot.joint_pos.copy()
+    for _ in range(20):
+        target += 0.1 * rng.uniform(-1, 1, 16)
+        robot.write(JointCommand(target.copy(), zero, zero, kp, kd, clock.now(), clock.now() + 1.0))
+        clock.time_s += 10 * sim.model.opt.timestep
+        theirs = robot.read()
+        sim.trace()
+        sim.step(torch.from_numpy(target).unsqueeze(0))
+        sensors.update(sim.trace())
+        ours = sensors.read(torch.Generator())
+        assert theirs is not None
+        np.testing.assert_allclose(theirs.joint_pos, ours.joint_pos, atol=0.02)
+    np.testing.assert_allclose(theirs.joint_pos, robot.joint_pos[None], atol=1e-6)
+
+
+def test_a_robot_that_is_only_written_to_keeps_no_endless_record() -> None:
+    robot, clock = rotor(timestep_s=1e-3)
+    for _ in range(50):
+        robot.write(command(clock, effort=0.01))
+        clock.time_s += 0.1
+    robot.advance()
+    assert len(robot._rows) < 1000
+    state = robot.read()
+    assert state is not None
+    assert clock.now() - state.stamp_s[0] < 0.002
 
 
 def test_equal_seeds_give_equal_robots_and_other_seeds_do_not() -> None:
@@ -282,6 +387,9 @@ def test_a_hanging_humanoid_measures_gravity_upwards_and_falls_when_let_go() -> 
         ({"state_period_s": 1e-4}, "state_period_s"),
         ({"integrator": "verlet"}, "implicitfast"),
         ({"payload_kg": 0.1}, "payload_body"),
+        ({"motor": "stepper"}, "pd, dc_motor"),
+        ({"stall_torque_scale": 0.0}, "stall_torque_scale"),
+        ({"command_latency_s": -0.1}, "command_latency_s"),
     ],
 )
 def test_a_bad_configuration_is_refused_by_name(change: dict, message: str) -> None:
