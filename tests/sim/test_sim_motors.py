@@ -5,10 +5,12 @@ import math
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from robot_rl.contract import JointSpec
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec, SafetyProfile
+from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.models import add_motors
 from robot_rl_sim.motors import MotorConfig, Motors, set_motors
 
@@ -112,3 +114,21 @@ def test_an_ideal_motor_would_be_faster() -> None:
 def test_impossible_motors_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MotorConfig(**change)
+
+
+def test_a_dc_motor_is_the_same_in_warp() -> None:
+    """From rest to near the no-load speed and, by a target behind it, back: the line limits most of the way."""
+    pytest.importorskip("warp")
+    from robot_rl_sim.backends.mujoco_warp import MujocoWarpSim
+
+    model, _ = rotor(DC, 2e-3)
+    sims = (MujocoCpuSim(model, ROTOR, 2, 5, 1), MujocoWarpSim(model, ROTOR, 2, 5, "cpu"))
+    speeds = []
+    for step in range(60):
+        for sim in sims:
+            sim.step(torch.tensor([[25.0], [25.0 if step < 30 else -5.0]]))
+        torch.testing.assert_close(sims[0].qvel.float(), sims[1].qvel, rtol=1e-4, atol=1e-4)
+        speeds.append(sims[0].qvel[:, 0].clone())
+    fastest = torch.stack(speeds).amax(0)
+    assert fastest.max() > 0.8 * NO_LOAD
+    assert speeds[-1][1] < 0
