@@ -35,7 +35,8 @@ class Step:
     """(n_envs, obs_dim) before any reset: the true successor of the previous observation. Store this."""
     info: dict[str, torch.Tensor] = field(default_factory=dict)
     """Per-env scalars, (n_envs,): "episode_return", "episode_length" and "success" are valid where an episode ended;
-    "reward/<term>" are the terms of this step's reward."""
+    "reward/<term>" are the terms of this step's reward; "diverged" marks an episode that physics failed. Any other name
+    is what a task counts or measures of an episode, as it stands after this step."""
     final_privileged: torch.Tensor | None = None
     """(n_envs, privileged_dim) beside `final_obs`, from a PrivilegedVecEnv."""
 

@@ -76,6 +76,7 @@ def _rows(task: str, policy: str, evaluation: Evaluation) -> list[Row]:
     ]
     if evaluation.success_rate is not None:
         rows.insert(0, Row(f"evaluate/{task}/success{end}", evaluation.success_rate))
+    rows += [Row(f"evaluate/{task}/{name}{end}", value) for name, value in evaluation.measures.items()]
     return rows
 
 

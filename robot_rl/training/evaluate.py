@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robot_rl.env import VecEnv
+from robot_rl.env import Step, VecEnv
 from robot_rl.errors import ConfigError
 
+COMMON = ("episode_return", "episode_length", "success", "diverged")
+"""What every environment may tell besides."""
 Policy = Callable[[Tensor], Tensor]
 """Raw obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""
 
@@ -28,6 +30,8 @@ class Evaluation:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     successes: tuple[bool, ...] | None
+    measures: dict[str, float]
+    """Mean at the end of an episode of what else the task counts or measures, such as goals reached."""
 
 
 @torch.no_grad()
@@ -46,6 +50,7 @@ def evaluate(env: VecEnv, policy: Policy, episodes: int, seed: int | None = None
     returns: list[float] = []
     lengths: list[int] = []
     successes: list[bool] = []
+    measures: dict[str, float] = {}
     while (remaining > 0).any():
         step = env.step(policy(obs))
         obs = step.obs
@@ -57,6 +62,9 @@ def evaluate(env: VecEnv, policy: Policy, episodes: int, seed: int | None = None
         lengths += length[counted].tolist()
         if "success" in step.info:
             successes += step.info["success"].cpu()[counted].tolist()
+        if counted.any():
+            for name in measures_of(step):
+                measures[name] = measures.get(name, 0.0) + step.info[name].cpu()[counted].sum().item() / episodes
         remaining -= counted.long()
         reward_sum[done], length[done] = 0.0, 0
     values = torch.tensor(returns, dtype=torch.float64)
@@ -69,7 +77,13 @@ def evaluate(env: VecEnv, policy: Policy, episodes: int, seed: int | None = None
         returns=tuple(returns),
         lengths=tuple(lengths),
         successes=tuple(bool(s) for s in successes) if successes else None,
+        measures=measures,
     )
+
+
+def measures_of(step: Step) -> list[str]:
+    """Names in `step.info` of what a task counts or measures of an episode."""
+    return [name for name in step.info if name not in COMMON and not name.startswith("reward/")]
 
 
 def zero_policy(env: VecEnv) -> Policy:

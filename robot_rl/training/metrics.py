@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robot_rl.env import Step
-from robot_rl.training.evaluate import Evaluation
+from robot_rl.training.evaluate import Evaluation, measures_of
 
 EPISODES = 100
 """Episode statistics are means over this many of the newest episodes."""
@@ -51,6 +51,7 @@ class Metrics:
         self._episodes: deque[tuple[float, float, float | None]] = deque(maxlen=EPISODES)
         self._evaluation: Evaluation | None = None
         self._terms: dict[str, Tensor] = {}
+        self._measures: dict[str, deque[float]] = {}
         self._steps = 0
         self._updates: Tensor | None = None
         self._n_updates = 0
@@ -66,6 +67,10 @@ class Metrics:
         for name, value in step.info.items():
             if name.startswith("reward/"):
                 self._terms[name] = self._terms.get(name, torch.zeros(())) + value.mean()
+        if done.any():
+            for name in measures_of(step):
+                ends = self._measures.setdefault(name, deque(maxlen=EPISODES))
+                ends.extend(step.info[name][done].tolist())
         self._steps += 1
 
     def add_update(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -98,6 +103,7 @@ class Metrics:
         tags = {**TAGS, **{n: _tag(n) for n in self._names}}
         scalars = {tag: row[column] for column, tag in tags.items()}
         scalars |= {n.replace("reward/", "Episode_Reward/"): (v / self._steps).item() for n, v in self._terms.items()}
+        scalars |= {f"Episode/{name}": sum(ends) / len(ends) for name, ends in self._measures.items()}
         for tag, value in scalars.items():
             if value is not None:
                 self._board.add_scalar(tag, value, step)

@@ -21,9 +21,10 @@ class Uneven:
     def step(self, action):
         self.t += 1
         done = self.t == torch.arange(3) + 1
+        info = {"success": torch.arange(3) == 0, "laps": 2.0 * self.t, "reward/alive": torch.ones(3)}
         self.t[done] = 0
         obs = torch.zeros(3, 1)
-        return Step(obs, torch.ones(3), done, torch.zeros(3, dtype=torch.bool), obs, {"success": torch.arange(3) == 0})
+        return Step(obs, torch.ones(3), done, torch.zeros(3, dtype=torch.bool), obs, info)
 
 
 def test_every_env_contributes_its_share_so_that_short_episodes_are_not_favoured():
@@ -34,6 +35,8 @@ def test_every_env_contributes_its_share_so_that_short_episodes_are_not_favoured
     assert evaluation.return_mean == pytest.approx(13 / 7)
     assert evaluation.length_mean == pytest.approx(13 / 7)
     assert len(evaluation.successes) == 7
+    # What a task counts, as it stands when an episode ends.
+    assert evaluation.measures == {"laps": pytest.approx(2 * 13 / 7)}
 
 
 def test_returns_are_those_that_the_env_reports():
