@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 from robot_rl_sim.tasks.cube_reorient.hands import LEAP, SHADOW, HandSetup
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from robot_rl.env import VecEnv
     from robot_rl_sim.env import SimVecEnv
     from robot_rl_sim.randomization import RandomizationConfig
 
-__all__ = ["LEAP", "LEAP_SAC", "SHADOW", "SHADOW_SAC", "make_env"]
+__all__ = ["LEAP", "LEAP_SAC", "SHADOW", "SHADOW_SAC", "make_env", "scripted"]
 
 LEAP_SAC: dict[str, Any] = {
     "num_envs": 128,
@@ -55,3 +60,10 @@ def make_env(
 
     randomization = chosen(randomize, RandomizationConfig())
     return assemble(CubeReorient(hand, num_envs, seed), num_envs, seed, randomization, device, num_threads, backend)
+
+
+def scripted(env: VecEnv) -> Callable[[Tensor], Tensor]:
+    """An open-loop gait of the fingers."""
+    from robot_rl_sim.tasks.cube_reorient.gait import gait
+
+    return gait(env)

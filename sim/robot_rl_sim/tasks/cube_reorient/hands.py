@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from robot_rl.robots import LEAP_HAND, SHADOW_HAND, RobotSpec
@@ -22,6 +23,11 @@ class HandSetup:
     cube_half_edge_m: float
     action_scale_rad: float
     """Largest change of a target in one control step: what the safety profile lets pass."""
+    swing_rad: Mapping[str, float]
+    """Of the scripted gait: how far each joint that spreads a finger swings, positive where that carries the fingertip
+    the way in which a finger drags a cube that turns positively about the palm's normal."""
+    press_joints: tuple[str, ...]
+    """Joints that press the fingers on the cube, the positive way."""
 
 
 LEAP = HandSetup(
@@ -34,6 +40,8 @@ LEAP = HandSetup(
     cube_pos_m=(-0.045, -0.03, -0.085),
     cube_half_edge_m=0.035,
     action_scale_rad=0.2,
+    swing_rad=dict.fromkeys(("if_rot", "mf_rot", "rf_rot"), 0.5),
+    press_joints=("if_mcp", "mf_mcp", "rf_mcp"),
 )
 
 _FINGER = (0.0, 0.7, 0.8, 0.5)
@@ -48,4 +56,6 @@ SHADOW = HandSetup(
     # The 5 cm block of Gymnasium's Shadow hand tasks.
     cube_half_edge_m=0.025,
     action_scale_rad=0.1,
+    swing_rad={"rh_FFJ4": 0.3, "rh_MFJ4": 0.3, "rh_RFJ4": -0.3, "rh_LFJ4": -0.3},
+    press_joints=("rh_FFJ3", "rh_MFJ3", "rh_RFJ3", "rh_LFJ3"),
 )
