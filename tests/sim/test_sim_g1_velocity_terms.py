@@ -124,7 +124,7 @@ def test_a_command_holds_until_its_countdown_ends() -> None:
     generator = torch.Generator().manual_seed(0)
     first = commands.draw(torch.arange(2), generator)
     commands.state["countdown"][1] = 5
-    ahead = torch.tensor([[1.0, 0.0]] * 2)
+    ahead = torch.ones(2, dtype=torch.complex64)
     second = commands.next(commands.next(first, ahead, generator), ahead, generator)
     assert torch.equal(second, first)
     third = commands.next(second, ahead, generator)
@@ -137,7 +137,7 @@ def test_a_heading_turns_the_shorter_way_with_its_gain() -> None:
     commands = VelocityCommands(CommandConfig(heading_share=1.0, standing_share=0.0), 4, CPU)
     commands.state["countdown"].fill_(100)
     commands.state["heading"].copy_(torch.tensor([0.5, 3.0, 0.0, torch.nan]))
-    heading = torch.tensor([[1.0, 0.0], [math.cos(-3.0), math.sin(-3.0)], [-1.0, 1e-3], [1.0, 0.0]])
+    heading = torch.tensor([1.0 + 0j, complex(math.cos(-3.0), math.sin(-3.0)), -1.0 + 1e-3j, 1.0 + 0j])
     command = torch.tensor([[0.5, 0.1, 0.7]] * 4)
     rate = commands.next(command, heading, torch.Generator())[:, 2]
     # Half of 0.5 rad; of 6 - 2π, across the back; of almost -π, limited to -1 rad/s; as commanded.

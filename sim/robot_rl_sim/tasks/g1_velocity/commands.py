@@ -82,14 +82,14 @@ class VelocityCommands:
         return command.masked_fill(stand.unsqueeze(-1), 0.0)
 
     def next(self, command: Tensor, heading: Tensor, generator: torch.Generator) -> Tensor:
-        """Commands (n, 3) from now on, for robots that face `heading` (n, 2), a unit vector in the world."""
+        """Commands (n, 3) from now on, for robots that face `heading` (n,): complex, x + iy in the world."""
         countdown = self.state["countdown"]
         countdown -= 1
         due = (countdown <= 0).nonzero().squeeze(-1)
         if len(due):
             command = command.index_copy(0, due, self.draw(due, generator))
         if self.config.heading_share > 0:
-            off = self.state["heading"] - torch.atan2(heading[:, 1], heading[:, 0])
+            off = self.state["heading"] - heading.angle()
             rate = self.config.heading_gain * torch.atan2(off.sin(), off.cos())
             rate = torch.where(rate.isnan(), command[:, 2], rate.clamp(self._low[2], self._high[2]))
             command = torch.cat((command[:, :2], rate.unsqueeze(-1)), -1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import mujoco
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from robot_rl.contract import ActionSpec, TensorSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, asked_to_move
@@ -61,7 +60,7 @@ class G1VelocityConfig:
     control_period_s: float = 0.02
     substeps: int = 4
     max_episode_steps: int = 1000
-    history_length: int = 1
+    history_length: int = 3
     """Observation frames that the actor sees."""
     commands: CommandConfig = field(default_factory=CommandConfig)
     pushes: PushConfig = field(default_factory=lambda: PushConfig((0.1, 0.6), (250, 500)))
@@ -277,21 +276,20 @@ class G1Velocity:
         return start
 
 
-def _heading(quat_wxyz: Tensor) -> Tensor:
-    """Unit vector (n, 2) in the world along which a body faces, seen from above."""
-    return normalize(rotation_columns(quat_wxyz)[:, :2], dim=-1)
-
-
 # Vectors seen from above are complex numbers, a heading is one of norm 1, and to turn by it is to multiply.
+def _heading(quat_wxyz: Tensor) -> Tensor:
+    """Complex (n,): the direction in the world along which a body faces, seen from above."""
+    return torch.view_as_complex(rotation_columns(quat_wxyz)[:, :2].contiguous()).sgn()
+
+
 def _to_heading(xy: Tensor, heading: Tensor) -> Tensor:
-    """A world vector (n, 2) in the frame of a heading (n, 2): forward, left."""
-    turned = torch.view_as_complex(xy.contiguous()) * torch.view_as_complex(heading).conj()
-    return torch.view_as_real(turned)
+    """A world vector (n, 2) in the frame of a heading (n,): forward, left."""
+    return torch.view_as_real(torch.view_as_complex(xy.contiguous()) * heading.conj())
 
 
 def _from_heading(points: Tensor, heading: Tensor) -> Tensor:
     """Points (m, 2), forward and left, in the world's directions (n, m, 2)."""
-    return torch.view_as_real(torch.view_as_complex(points) * torch.view_as_complex(heading).unsqueeze(-1))
+    return torch.view_as_real(torch.view_as_complex(points) * heading.unsqueeze(-1))
 
 
 def _terrain_state(terrain: Terrain, n: int, device: str) -> Mapping[str, Tensor]:
