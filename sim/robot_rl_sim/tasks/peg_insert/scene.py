@@ -144,6 +144,7 @@ def _add_block(world: mujoco.MjsBody, scene: PegScene) -> None:
 def _contact(scene: PegScene) -> dict:
     """As hard as the time step of 2 ms bears: a pressed peg sinks in by hundredths of a millimetre."""
     return {
+        "priority": 1,  # as hard for table and arm
         "friction": (scene.friction, 0.005, 0.0001),
         "solref": (0.004, 1.0),
         "solimp": (0.95, 0.99, 0.0005, 0.5, 2.0),
