@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from robot_rl.errors import ConfigError
+from robot_rl.testing.point_mass import PointMassEnv
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.tasks.assemble import assemble
+from robot_rl_sim.tasks.cube_reorient.gait import gait
 from robot_rl_sim.tasks.cube_reorient.hands import LEAP, SHADOW, HandSetup
 from robot_rl_sim.tasks.cube_reorient.mdp import CubeReorient, CubeReorientConfig
 from robot_rl_sim.tasks.cube_reorient.scene import CUBE, cube_spec, sample_grasps, touch_sensor
@@ -200,6 +203,24 @@ def test_random_actions_leave_nothing_that_is_not_finite(hand: HandSetup) -> Non
         assert torch.isfinite(env.privileged()).all()
     assert drops > 0
     assert env.num_diverged == 0
+
+
+def test_the_scripted_gait_turns_the_cube_both_ways() -> None:
+    """The angle that the cubes come closer to their goals by, and at least a goal or two."""
+    env = make(num_envs=16)
+    env.reset(seed=0)
+    policy, gained, goals = gait(env), 0.0, 0.0
+    for _ in range(160):
+        step = env.step(policy(env._obs))
+        gained += float(step.info["reward/turn"].mean()) / CONFIG.turn_weight
+        goals += float(step.info["reward/goal"].sum()) / CONFIG.goal_weight
+    assert gained > 0.2
+    assert goals >= 2
+
+
+def test_the_scripted_gait_is_for_this_task_only() -> None:
+    with pytest.raises(ConfigError, match="for the cube tasks"):
+        gait(PointMassEnv(1, seed=0))
 
 
 def test_count_and_goal_go_on_after_a_restart() -> None:

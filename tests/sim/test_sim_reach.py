@@ -10,13 +10,17 @@ import torch
 
 from robot_rl.bundle.load import load_bundle
 from robot_rl.env import get_task
+from robot_rl.errors import ConfigError
 from robot_rl.networks.kinematics import TipKinematics
+from robot_rl.testing.point_mass import PointMassEnv
+from robot_rl.training.evaluate import evaluate
 from robot_rl_sim.models import load_model
 from robot_rl_sim.randomization import NOMINAL
 from robot_rl_sim.tasks.assemble import assemble
 from robot_rl_sim.tasks.reach.goals import TOLERANCE_M, sample_goals
 from robot_rl_sim.tasks.reach.hands import LEAP, SHADOW, ReachHand
 from robot_rl_sim.tasks.reach.mdp import TIP_ERROR_SCALE, Reach, ReachConfig, closeness, mean_square, tip_distance
+from robot_rl_sim.tasks.reach.servo import servo
 
 HANDS = pytest.mark.parametrize("hand", [LEAP, SHADOW], ids=lambda hand: hand.robot.name)
 CONFIG = ReachConfig()
@@ -134,6 +138,19 @@ def test_servoing_to_the_goal_pose_succeeds(task: str) -> None:
     for _ in range(40):
         step = env.step((poses - env.policy_inputs()["last_target"]) / env.mdp.config.action_scale_rad)
     assert step.info["success"].float().mean() > 0.85
+
+
+@HANDS
+def test_the_scripted_policy_reaches_most_goals(hand: ReachHand) -> None:
+    env = make(hand, num_envs=32)
+    evaluation = evaluate(env, servo(env), 32, seed=0)
+    assert evaluation.success_rate is not None
+    assert evaluation.success_rate > 0.7  # doing nothing and acting at random never succeed
+
+
+def test_the_scripted_policy_is_for_this_task_only() -> None:
+    with pytest.raises(ConfigError, match="for the reach tasks"):
+        servo(PointMassEnv(1, seed=0))
 
 
 @HANDS
