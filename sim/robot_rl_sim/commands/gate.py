@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -14,6 +14,7 @@ from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from robot_rl.bundle.load import Bundle
+    from robot_rl.env import Task
     from robot_rl_sim.gate.gate import Finding
 
 
@@ -56,7 +57,13 @@ def run(args: GateArgs) -> Result:
     if backend not in OTHER_BACKEND:
         raise ConfigError(f"unknown backend {backend!r}; valid: auto, {', '.join(OTHER_BACKEND)}")
     task = get_task(args.task or bundle.manifest.task)
-    env = task.make_env(num_envs=args.episodes, seed=args.seed, num_threads=args.num_threads, backend=backend)
+    env = task.make_env(
+        num_envs=args.episodes,
+        seed=args.seed,
+        randomize=_training_randomization(bundle, task),
+        num_threads=args.num_threads,
+        backend=backend,
+    )
     if not isinstance(env, SimVecEnv):
         raise ConfigError(f"task {task.name!r} is not simulated here: its physics cannot be varied")
     if env.policy_io.contract.digest() != bundle.contract.digest():
@@ -84,6 +91,14 @@ def _training_backend(bundle: Bundle) -> str:
     if named != "auto":
         return str(named)
     return "warp" if str(config.get("env_device", "cpu")).startswith("cuda") else "mujoco"
+
+
+def _training_randomization(bundle: Bundle, task: Task) -> Any:
+    """That of the run, or the task's own where the bundle does not say."""
+    from robot_rl.training.config import override_randomization
+
+    values = bundle.manifest.config.get("randomization")
+    return True if values is None else override_randomization(task, values)
 
 
 def _print_progress(finding: Finding) -> None:
