@@ -159,3 +159,47 @@ def test_a_humanoid_reads_its_imu() -> None:
         "imu_quat_wxyz",
         "imu_ang_vel_b",
     ]
+
+
+def walking_io(*terms: str, gait_period_s: float | None = 0.8) -> PolicyIO:
+    limits = ((0.1,) * 29, (0.0,) * 29, (-3.0,) * 29, (3.0,) * 29)
+    command = TensorSpec("velocity_command", (3,), "m/s, m/s, rad/s", "command")
+    return PolicyIO(
+        UNITREE_G1,
+        tuple(ObservationTerm(t) for t in terms),
+        ActionSpec("position_relative", *limits),
+        0.02,
+        command,
+        gait_period_s=gait_period_s,
+    )
+
+
+def test_the_gait_clock_is_memory_and_turns_once_in_its_period() -> None:
+    """Ten of forty steps are a quarter of a cycle; whoever is asked to stand sees no clock, and yet it goes on."""
+    io = walking_io("gait_phase")
+    inputs = {"joint_pos": torch.zeros(2, 29), "command": torch.tensor([[0.0, 0.0, 0.5], [0.05, -0.05, 0.0]])}
+    memory = io.start_memory(inputs)
+    assert memory["gait_phase"].tolist() == [[0.0], [0.0]]
+    torch.testing.assert_close(io.encode(inputs | memory), torch.tensor([[0.0, 1.0], [0.0, 0.0]]))
+    seen = []
+    for _ in range(50):
+        obs = io.encode(inputs | memory)
+        memory = io.next_memory(memory, obs, torch.zeros(2, 29), torch.zeros(2, 29))
+        seen.append(memory["gait_phase"][1].item())
+    assert seen[9] == pytest.approx(0.25, abs=1e-6)
+    assert seen[49] == pytest.approx(0.25, abs=1e-5)
+    assert all(0 <= phase < 1 for phase in seen)
+    torch.testing.assert_close(io.encode(inputs | memory), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), atol=1e-4, rtol=0)
+    spec = next(t for t in io.contract.inputs if t.name == "gait_phase")
+    assert (spec.source, spec.start, spec.feedback) == ("memory", "zero", "policy")
+    graph = PolicyGraph(io, torch.nn.Identity(), torch.nn.Linear(2, 29))
+    named = inputs | memory
+    row = [named["command" if t.source == "command" else t.name] for t in io.contract.inputs]
+    outputs = dict(zip(io.contract.output_names, graph(*row), strict=True))
+    torch.testing.assert_close(outputs["next_gait_phase"], memory["gait_phase"] + 0.025)
+
+
+@pytest.mark.parametrize(("terms", "period"), [(("gait_phase",), None), (("command",), 0.8)])
+def test_a_gait_clock_without_its_period_is_refused(terms: tuple[str, ...], period: float | None) -> None:
+    with pytest.raises(ConfigError, match="gait_phase and gait_period_s go together"):
+        walking_io(*terms, gait_period_s=period)
