@@ -20,7 +20,7 @@ from std_msgs.msg import Float64MultiArray, String
 
 from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.errors import ConfigError
-from robot_rl.robots import ROBOTS, get_robot
+from robot_rl.robots import get_robot, robot_names
 from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.receiver import CommandReceiver
@@ -33,7 +33,7 @@ STATUS_PERIOD_S = 0.05
 PRESETS = {"mismatched": MISMATCHED, "nominal": NOMINAL}
 
 NODE_PARAMETERS = (
-    ParameterSpec("robot", "leap_hand", "Robot to emulate.", choices=tuple(ROBOTS)),
+    ParameterSpec("robot", "leap_hand", "Robot to emulate.", choices=robot_names()),
     ParameterSpec("rate_hz", 200.0, "Rate at which states are published.", 10.0, 1000.0),
     ParameterSpec("seed", 0, "Seed of noise, loss, latency and encoder offsets.", 0, 2**31 - 1),
     ParameterSpec("preset", "mismatched", "What the sim.* parameters start from.", choices=tuple(PRESETS)),

@@ -34,7 +34,7 @@ from std_srvs.srv import Trigger
 from robot_rl.bundle.load import Bundle, load_bundle
 from robot_rl.contract import Command
 from robot_rl.errors import ConfigError, RobotRLError
-from robot_rl.robots import ROBOTS, get_robot
+from robot_rl.robots import get_robot, robot_names
 from robot_rl.runtime.controller import Controller, Request, Tick
 from robot_rl.runtime.loop import run
 from robot_rl.runtime.modes import Mode
@@ -56,7 +56,7 @@ WINDOW_TICKS = 1000
 
 PARAMETERS = (
     ParameterSpec("bundle", "", "Policy bundle to run: a folder or a zip file."),
-    ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=tuple(ROBOTS)),
+    ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=robot_names()),
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the control loop; a multiple of the policy's rate.", 10.0, 1000.0),
     ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record. Never overwritten: see the status."),
     ros_compat.PRIORITY,
