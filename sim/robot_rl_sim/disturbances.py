@@ -68,32 +68,45 @@ class ActionLatency:
         if not 0 <= control_steps[0] <= control_steps[1]:
             raise ConfigError(f"action latency must be an increasing pair of at least 0 steps, got {control_steps}")
         self._range = (control_steps[0] * substeps, control_steps[1] * substeps)
-        self._substeps = substeps
         self._clock = torch.arange(substeps, device=device)
         self._draws = draws
         self._column = draws.add("action_latency_steps", ((0, 1),))
         earlier = math.ceil(control_steps[1])
         self.state = {
             "delay": torch.zeros(num_worlds, dtype=torch.int64, device=device),
+            # Targets on their way or in force, the last one first.
             "targets": torch.zeros(num_worlds, earlier, n_joints, device=device),
+            # Which row of all worlds' targets, the newest ahead of them, is in force in each physics step.
+            "row": torch.zeros(num_worlds, substeps, dtype=torch.int64, device=device),
         }
-        """Targets on their way or in force, the last one first."""
 
     def reset(self, worlds: Tensor, target: Tensor) -> None:
         """New episodes, whose draws are drawn; `target` (k, n_joints) is what the servos held before them."""
         delay = between(self._draws.values[worlds, self._column.start], self._range)
-        self.state["delay"].index_copy_(0, worlds, torch.round(delay).to(torch.int64))
+        self.set_delay(worlds, torch.round(delay).to(torch.int64))
         targets = self.state["targets"]
         targets.index_copy_(0, worlds, target.unsqueeze(1).expand(-1, targets.shape[1], -1))
 
-    def apply(self, target: Tensor) -> Tensor:
-        """Target (n, n_joints) -> what the servos get in each physics step, (n, substeps, n_joints)."""
+    def set_delay(self, worlds: Tensor, delay: Tensor) -> None:
+        """From now on, targets of `worlds` (k,) arrive after `delay` (k,) physics steps."""
+        self.state["delay"].index_copy_(0, worlds, delay)
+        # The target of the period is missing for so many of its physics steps; each period before had its own.
+        missing = (delay.unsqueeze(1) - self._clock).clamp(min=0)
+        periods_ago = torch.div(missing + len(self._clock) - 1, len(self._clock), rounding_mode="floor")
+        first = worlds.unsqueeze(1) * (self.state["targets"].shape[1] + 1)
+        self.state["row"].index_copy_(0, worlds, first + periods_ago)
+
+    def apply(self, target: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Target (n, n_joints) -> what the servos get in each physics step, (n, substeps, n_joints).
+
+        `offset` (n, n_joints) comes on top of whatever target is in force, without delay.
+        """
         targets = torch.cat((target.unsqueeze(1), self.state["targets"]), 1)
-        # Physics steps until this target arrives.
-        missing = (self.state["delay"].unsqueeze(1) - self._clock).clamp(min=0)
-        in_force = torch.div(missing + self._substeps - 1, self._substeps, rounding_mode="floor")
         self.state["targets"] = targets[:, :-1].contiguous()
-        return targets.gather(1, in_force.unsqueeze(-1).expand(-1, -1, targets.shape[2]))
+        if offset is not None:
+            targets = targets + offset.unsqueeze(1)
+        rows = self.state["row"]
+        return targets.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, rows.shape)
 
 
 class TorqueNoise:
@@ -104,7 +117,8 @@ class TorqueNoise:
         offset = [share * j.effort_limit_nm / j.kp_nm_rad for j in robot.joints]
         self._offset = torch.tensor(offset, device=device)
 
-    def apply(self, ctrl: Tensor, generator: torch.Generator) -> Tensor:
-        """Targets (n, n_joints) or (n, substeps, n_joints) -> the same."""
-        drawn = torch.empty(len(ctrl), ctrl.shape[-1], device=ctrl.device).uniform_(-1, 1, generator=generator)
-        return torch.addcmul(ctrl, drawn if ctrl.dim() == 2 else drawn.unsqueeze(1), self._offset)
+    def draw(self, num_worlds: int, generator: torch.Generator) -> Tensor:
+        """(num_worlds, n_joints) rad, to be added to the targets of one control period."""
+        shape = (num_worlds, len(self._offset))
+        drawn = torch.empty(shape, device=self._offset.device).uniform_(-1, 1, generator=generator)
+        return drawn.mul_(self._offset)

@@ -228,14 +228,14 @@ class SimVecEnv:
     def _servo_targets(self, target: Tensor) -> Tensor:
         """Target (n, n_joints) of the policy -> what the servos get in this control period, as `BatchSim.step` takes
         it."""
-        ctrl = self._latency.apply(target) if self._latency else target
-        if self._torque_noise:
-            ctrl = self._torque_noise.apply(ctrl, self._generator)
+        offset = self._torque_noise.draw(self.num_envs, self._generator) if self._torque_noise else None
         bias = self._sensors.joint_bias
         if bias is not None:
             # A servo regulates what its own encoder says, with the same error that the policy sees.
-            ctrl = ctrl - (bias if ctrl.dim() == 2 else bias.unsqueeze(1))
-        return ctrl
+            offset = -bias if offset is None else offset - bias
+        if self._latency:
+            return self._latency.apply(target, offset)
+        return target if offset is None else target + offset
 
     def _advance(self, ctrl: Tensor) -> Tensor:
         """Physics for one control period; returns which worlds failed (n,), which are back where they were."""

@@ -36,20 +36,21 @@ class _Change:
         """Change `values` (k, ...) in place."""
         if self.unit is not None:
             x = x * self.unit.to(x)
-        part = (slice(None), slice(None) if self.rows is None else self.rows)
-        part = part if self.column is None else (*part, self.column)
-        old = values[part]
+        part = values if self.rows is None else values[:, self.rows]
+        part = part if self.column is None else part[..., self.column]
         # One drawn number per row counts for all of the row's columns.
-        x = x.view_as(old) if x.numel() == old.numel() else x.view(*x.shape, *[1] * (old.dim() - x.dim()))
+        x = x.view_as(part) if x.numel() == part.numel() else x.view(*x.shape, *[1] * (part.dim() - x.dim()))
         match self.how:
             case "scale":
-                values[part] = old * x
+                part.mul_(x)
             case "divide":
-                values[part] = old / x
+                part.div_(x)
             case "add":
-                values[part] = old + x
+                part.add_(x)
             case "set":
-                values[part] = x.expand_as(old)
+                part.copy_(x.expand_as(part))
+        if isinstance(self.rows, Tensor):  # of which `part` is no view, but a copy
+            values[:, self.rows] = part
 
 
 @dataclass(frozen=True, slots=True)

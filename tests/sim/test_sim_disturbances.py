@@ -48,7 +48,7 @@ def latency(worlds: int, substeps: int, control_steps: tuple[float, float]) -> A
 
 def test_late_targets_arrive_after_the_delay() -> None:
     late = latency(3, 4, (0.0, 1.0))
-    late.state["delay"][:] = torch.tensor([0, 1, 4])
+    late.set_delay(torch.arange(3), torch.tensor([0, 1, 4]))
     first = late.apply(torch.full((3, 1), 8.0)).squeeze(-1)
     assert first.tolist() == [[8, 8, 8, 8], [7, 8, 8, 8], [7, 7, 7, 7]]
     second = late.apply(torch.full((3, 1), 9.0)).squeeze(-1)
@@ -59,7 +59,7 @@ def test_late_targets_arrive_after_the_delay() -> None:
 def test_delays_of_several_control_periods(delay: int) -> None:
     """Physics step i of all gets the target issued at control step floor((i - delay) / 4)."""
     late = latency(1, 4, (0.0, 3.0))
-    late.state["delay"][:] = delay
+    late.set_delay(torch.tensor([0]), torch.tensor([delay]))
     targets = [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]
     got = torch.cat([late.apply(torch.full((1, 1), t))[0, :, 0] for t in targets])
     issued = [(i - delay) // 4 for i in range(len(got))]
@@ -87,7 +87,7 @@ def test_torque_noise_is_the_stated_share_of_the_effort_limit() -> None:
     shares = []
     for _ in range(2):
         sim.set_state(torch.arange(300), sim.qpos.clone(), torch.zeros(300, 16))
-        sim.step(noise.apply(sim.joint_pos.float(), generator))
+        sim.step(sim.joint_pos.float() + noise.draw(300, generator))
         shares.append(sim.joint_effort.float() / limit)
     drawn = torch.stack(shares)
     assert drawn.abs().max() <= 0.1 + 1e-5
@@ -96,10 +96,12 @@ def test_torque_noise_is_the_stated_share_of_the_effort_limit() -> None:
     assert (drawn[0] * drawn[1]).mean().abs() < 2e-4
 
 
-def test_torque_noise_is_held_for_a_control_period() -> None:
-    noisy = TorqueNoise(LEAP_HAND, 0.1, CPU).apply(torch.zeros(3, 5, 16), torch.Generator().manual_seed(0))
-    assert torch.equal(noisy, noisy[:, :1].expand(-1, 5, -1))
-    assert noisy.unique().numel() == 3 * 16
+def test_an_offset_comes_without_delay_and_is_held_for_a_control_period() -> None:
+    late = latency(1, 4, (0.5, 0.5))
+    first = late.apply(torch.full((1, 1), 8.0), torch.full((1, 1), 0.25))
+    second = late.apply(torch.full((1, 1), 9.0), torch.full((1, 1), -0.5))
+    assert first[0, :, 0].tolist() == [7.25, 7.25, 8.25, 8.25]
+    assert second[0, :, 0].tolist() == [7.5, 7.5, 8.5, 8.5]
 
 
 @pytest.mark.parametrize(
