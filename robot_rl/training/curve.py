@@ -8,13 +8,13 @@ from pathlib import Path
 
 from robot_rl.errors import ConfigError
 
-COLUMNS = {"success": "success", "episode_return": "return", "metrics/consecutive_goals": "consecutive goals"}
-"""Column of progress.csv -> title of its panel; a panel where some run has the column."""
+COLUMNS = {"success": "success", "episode_return": "return"}
+"""Column of progress.csv -> title of its panel."""
 EVALUATED = {"success": "eval_success", "episode_return": "eval_return"}
 
 
 def plot(runs: list[Path], out: Path) -> None:
-    """Write a panel for success, return and goals: while learning (line) and in evaluations (dots), a colour a run.
+    """Write a panel for success and one for return: while learning (line) and in evaluations (dots), a colour a run.
 
     Raises ConfigError for a folder without progress.csv.
     """
@@ -24,9 +24,8 @@ def plot(runs: list[Path], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     progress = {run: _columns(run) for run in runs}
-    panels = {c: title for c, title in COLUMNS.items() if any(c in columns for columns in progress.values())}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), layout="constrained", squeeze=False)
-    for ax, (column, title) in zip(axes[0], panels.items(), strict=True):
+    figure, axes = plt.subplots(1, len(COLUMNS), figsize=(4.6 * len(COLUMNS), 3.4), layout="constrained", squeeze=False)
+    for ax, (column, title) in zip(axes[0], COLUMNS.items(), strict=True):
         for run, columns in progress.items():
             (line,) = ax.plot(*_known(columns, column), linewidth=1.2, alpha=0.6, label=run.name)
             ax.plot(*_known(columns, EVALUATED.get(column, "")), "o", markersize=4, color=line.get_color())
