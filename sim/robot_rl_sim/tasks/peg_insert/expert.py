@@ -120,6 +120,7 @@ class Expert:
         self._command = command
         self.phase = self.phase.masked_fill(new, APPROACH)
         self._angle = self._angle.masked_fill(new, 0.0)
+        self._pushed = self._pushed.masked_fill(new, 0)
         new = new.unsqueeze(-1)
         self._misjudged = torch.where(new, error, self._misjudged)
         self._posture = torch.where(new, last_target, self._posture)
