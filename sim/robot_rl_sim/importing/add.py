@@ -19,7 +19,7 @@ from robot_rl_sim.importing.drives import find_drives
 from robot_rl_sim.importing.findings import Findings
 from robot_rl_sim.importing.loads import Loads
 from robot_rl_sim.importing.reader import compile_spec, name_parts, read_mjcf
-from robot_rl_sim.importing.robot import Choices, build_robot
+from robot_rl_sim.importing.robot import Choices, Given, build_robot
 from robot_rl_sim.importing.scene import dress, exclude_overlaps, keep_robot, lowest_reach, strip
 from robot_rl_sim.importing.urdf import read_urdf
 from robot_rl_sim.models import add_motors, default_qpos, hang
@@ -80,8 +80,8 @@ def _write(folder: Path, source: Path, name: str, choices: Choices, floating: bo
     drives = find_drives(given, findings)
     if not drives:
         raise ConfigError(f"{source}: no hinge or slide joint to drive, so there is nothing to learn")
-    joints = [given.joint(d.joint).name for d in drives]
-    key_pose = _key_pose(given, joints, findings)
+    joints = tuple(given.joint(d.joint).name for d in drives)
+    said = Given(joints, tuple(drives), _key_pose(given, joints, findings), velocity_limits)
     base = keep_robot(spec, given, joints, findings)
     strip(spec)
     dress(spec, given, base, lowest_reach(given), findings)
@@ -91,9 +91,7 @@ def _write(folder: Path, source: Path, name: str, choices: Choices, floating: bo
     copy_assets(spec, assets, folder)
     scene = compile_spec(spec, source)
     text = f"{source.name}, sha256 {hashlib.sha256(source.read_bytes()).hexdigest()}"
-    robot, loads = build_robot(
-        name, text, scene, base, drives, joints, key_pose, velocity_limits, choices, findings
-    )  # fmt: skip
+    robot, loads = build_robot(name, text, scene, base, said, choices, findings)
     spec.modelname = name
     spec.option.timestep = fitting_timestep(robot, loads, findings)
     exclude_overlaps(spec, scene, default_qpos(scene, robot), OVERLAP_M, findings)
@@ -124,7 +122,7 @@ def _check(scene: Path, robot: RobotSpec, loads: Loads, findings: Findings) -> l
     return joint_rows(model, robot, loads)
 
 
-def _key_pose(model: mujoco.MjModel, joints: list[str], findings: Findings) -> dict[str, float]:
+def _key_pose(model: mujoco.MjModel, joints: tuple[str, ...], findings: Findings) -> dict[str, float]:
     """Joint -> position of the keyframe "home", else of the first; empty without keyframes."""
     if model.nkey == 0:
         findings.add("no keyframe: the home pose is zero where the limits leave room, else their middle")

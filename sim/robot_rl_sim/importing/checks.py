@@ -66,6 +66,12 @@ def check_joints(model: mujoco.MjModel, robot: RobotSpec, loads: Loads, findings
                 "no armature: the inertia of its motor's rotor is unknown, and may be most of what it moves", row.name
             )
     driven = {model.joint(name).id for name in robot.joint_names}
+    for eq in np.flatnonzero(model.eq_type == int(mujoco.mjtEq.mjEQ_JOINT)):
+        pair = {int(model.eq_obj1id[eq]), int(model.eq_obj2id[eq])}
+        if pair <= driven and len(pair) == 2:
+            findings.add(
+                "coupled to each other, and both driven: their servos fight", *(model.joint(j).name for j in pair)
+            )
     followers = find_followers(model, driven)
     for joint in range(model.njnt):
         if joint in driven or int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_FREE):

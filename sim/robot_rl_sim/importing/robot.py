@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -53,6 +53,18 @@ class Choices:
                 raise ConfigError(f"{name} must be positive, got {value}")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the file says about the joints that are driven, in their order."""
+
+    joints: tuple[str, ...]
+    drives: tuple[Drive, ...]
+    home: Mapping[str, float]
+    """Of the home keyframe."""
+    velocity: Mapping[str, float]
+    """Speed limits, of the joints that have one."""
+
+
 @dataclass
 class _Limits:
     lower: list[float]
@@ -61,29 +73,21 @@ class _Limits:
 
 
 def build_robot(
-    name: str,
-    source: str,
-    model: mujoco.MjModel,
-    base: Base,
-    drives: list[Drive],
-    joints: list[str],
-    key_pose: Mapping[str, float],
-    velocity_limits: Mapping[str, float],
-    choices: Choices,
-    findings: Findings,
+    name: str, source: str, model: mujoco.MjModel, base: Base, given: Given, choices: Choices, findings: Findings
 ) -> tuple[RobotSpec, Loads]:
-    """`drives` are those of `joints`, in order; `model` is the stripped scene; `key_pose` is the home keyframe's."""
+    """`model` is the scene without motors; its armature is set to what was chosen."""
+    joints = given.joints
     armature = choose(choices.armature, joints, "--armature")
-    for name, value in armature.items():
-        model.dof_armature[model.joint(name).dofadr[0]] = value
-    limits = _limits(model, drives, joints, velocity_limits, choices, findings)
+    for joint, value in armature.items():
+        model.dof_armature[model.joint(joint).dofadr[0]] = value
+    limits = _limits(model, given, choices, findings)
     home = [
-        _home(j, lo, hi, key_pose.get(j), findings)
+        _home(j, lo, hi, given.home.get(j), findings)
         for j, lo, hi in zip(joints, limits.lower, limits.upper, strict=True)
     ]
-    loads = find_loads(model, joints, np.array(limits.lower), np.array(limits.upper), np.array(home))
-    kp, kd = _gains(model, drives, joints, limits, loads, choices, findings)
-    effort = _efforts(model, drives, joints, limits, loads, choices, findings)
+    loads = find_loads(model, list(joints), np.array(limits.lower), np.array(limits.upper), np.array(home))
+    kp, kd = _gains(model, given, limits, loads, choices, findings)
+    effort = _efforts(model, given, limits, loads, choices, findings)
     dofs = [int(model.jnt_dofadr[model.joint(j).id]) for j in joints]
     damping = [float(k or 2 * DAMPING_RATIO * math.sqrt(p * i)) for k, p, i in zip(kd, kp, loads.inertia, strict=True)]
     robot = RobotSpec(
@@ -112,17 +116,10 @@ def build_robot(
     return robot, loads
 
 
-def _limits(
-    model: mujoco.MjModel,
-    drives: list[Drive],
-    joints: list[str],
-    velocity_limits: Mapping[str, float],
-    choices: Choices,
-    findings: Findings,
-) -> _Limits:
+def _limits(model: mujoco.MjModel, given: Given, choices: Choices, findings: Findings) -> _Limits:
     limits = _Limits([], [], [])
-    chosen = choose(choices.velocity_limit, joints, "--velocity-limit")
-    for name, drive in zip(joints, drives, strict=True):
+    chosen = choose(choices.velocity_limit, given.joints, "--velocity-limit")
+    for name, drive in zip(given.joints, given.drives, strict=True):
         joint = model.joint(name).id
         slide = int(model.jnt_type[joint]) == int(mujoco.mjtJoint.mjJNT_SLIDE)
         if slide:
@@ -136,7 +133,7 @@ def _limits(
             else:
                 lower, upper = -reach, reach
                 findings.add(f"NO LIMITS in the file: ±{reach:.3g} assumed", name)
-        known = chosen.get(name, velocity_limits.get(name, _PLACEHOLDER))
+        known = chosen.get(name, given.velocity.get(name, _PLACEHOLDER))
         if known >= _PLACEHOLDER:
             known = speed
             findings.add(f"no speed limit in the file: {speed:g} assumed; see --velocity-limit", name)
@@ -157,19 +154,13 @@ def _home(name: str, lower: float, upper: float, key: float | None, findings: Fi
 
 
 def _gains(
-    model: mujoco.MjModel,
-    drives: list[Drive],
-    joints: list[str],
-    limits: _Limits,
-    loads: Loads,
-    choices: Choices,
-    findings: Findings,
+    model: mujoco.MjModel, given: Given, limits: _Limits, loads: Loads, choices: Choices, findings: Findings
 ) -> tuple[list[float], list[float]]:
     """kp = I w² and kd = 2 ζ I w of what the joint turns (I: its largest load), where file and person say nothing."""
-    chosen_kp, chosen_kd = choose(choices.kp, joints, "--kp"), choose(choices.kd, joints, "--kd")
+    chosen_kp, chosen_kd = choose(choices.kp, given.joints, "--kp"), choose(choices.kd, given.joints, "--kd")
     frequency = choices.natural_frequency_hz or NATURAL_FREQUENCY_HZ
     kps, kds = [], []
-    for i, (name, drive) in enumerate(zip(joints, drives, strict=True)):
+    for i, (name, drive) in enumerate(zip(given.joints, given.drives, strict=True)):
         inertia = float(loads.inertia[i])
         kp, kd = chosen_kp.get(name), chosen_kd.get(name)
         if kp is None and choices.natural_frequency_hz is None and drive.kp is not None:
@@ -196,25 +187,19 @@ def _gains(
 
 
 def _efforts(
-    model: mujoco.MjModel,
-    drives: list[Drive],
-    joints: list[str],
-    limits: _Limits,
-    loads: Loads,
-    choices: Choices,
-    findings: Findings,
+    model: mujoco.MjModel, given: Given, limits: _Limits, loads: Loads, choices: Choices, findings: Findings
 ) -> list[float]:
-    chosen = choose(choices.effort_limit, joints, "--effort-limit")
+    chosen = choose(choices.effort_limit, given.joints, "--effort-limit")
     efforts = []
-    for i, (name, drive) in enumerate(zip(joints, drives, strict=True)):
+    for i, (name, drive) in enumerate(zip(given.joints, given.drives, strict=True)):
         joint = model.joint(name).id
-        given = [] if not drive.effort else [drive.effort]
+        written = [] if not drive.effort else [drive.effort]
         if model.jnt_actfrclimited[joint]:
-            given.append(float(np.abs(model.jnt_actfrcrange[joint]).max()))
+            written.append(float(np.abs(model.jnt_actfrcrange[joint]).max()))
         if name in chosen:
             effort = chosen[name]
-        elif given and min(given) < _PLACEHOLDER:
-            effort = min(given)
+        elif written and min(written) < _PLACEHOLDER:
+            effort = min(written)
         else:
             effort = float(2 * loads.gravity[i] + loads.inertia[i] * limits.velocity[i] / RAMP_S)
             findings.add(
@@ -226,7 +211,7 @@ def _efforts(
     return efforts
 
 
-def choose(entries: tuple[str, ...], joints: list[str], flag: str) -> dict[str, float]:
+def choose(entries: tuple[str, ...], joints: Sequence[str], flag: str) -> dict[str, float]:
     """Joint -> value from VALUE and PATTERN=VALUE entries, later ones winning. Raises ConfigError for one that says
     nothing."""
     values: dict[str, float] = {}

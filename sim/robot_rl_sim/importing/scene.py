@@ -27,7 +27,7 @@ class Base:
     mass_kg: float
 
 
-def keep_robot(spec: mujoco.MjSpec, model: mujoco.MjModel, joints: list[str], findings: Findings) -> Base:
+def keep_robot(spec: mujoco.MjSpec, model: mujoco.MjModel, joints: tuple[str, ...], findings: Findings) -> Base:
     """Delete every moving thing that `joints` and their followers have no part in; returns the base of what stays.
 
     Raises ConfigError for two robots of which one floats.
@@ -116,8 +116,8 @@ def exclude_overlaps(
         bodies = [int(model.geom_bodyid[g]) for g in contact.geom]
         # The ground, and what stands on it, may be touched.
         if contact.dist < -depth_m and all(model.body_weldid[b] for b in bodies):
-            pair = tuple(sorted(model.body(b).name for b in bodies))
-            overlaps[pair] = min(overlaps.get(pair, 0.0), float(contact.dist))  # type: ignore[index]
+            first, second = sorted(model.body(b).name for b in bodies)
+            overlaps[first, second] = min(overlaps.get((first, second), 0.0), float(contact.dist))
     for (a, b), depth in overlaps.items():
         spec.add_exclude(bodyname1=a, bodyname2=b)
         findings.add("overlap in the home pose, so their contact is ignored", f"{a} and {b} ({-1e3 * depth:.1f} mm)")

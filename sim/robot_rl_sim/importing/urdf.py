@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import mujoco
+import numpy as np
 
 from robot_rl.errors import ConfigError
 from robot_rl_sim.importing.findings import Findings
@@ -110,7 +111,7 @@ def _mend_inertias(spec: mujoco.MjSpec, findings: Findings) -> None:
     names = []
     for body in spec.bodies:
         full = body.fullinertia
-        if body.explicitinertial and full[0] == full[0]:
+        if body.explicitinertial and not np.isnan(full[0]):
             a, b, c = sorted(_principal_moments(full))
             if a + b < c:
                 names.append(body.name)
@@ -120,8 +121,6 @@ def _mend_inertias(spec: mujoco.MjSpec, findings: Findings) -> None:
 
 
 def _principal_moments(full: tuple[float, ...]) -> tuple[float, float, float]:
-    import numpy as np
-
     xx, yy, zz, xy, xz, yz = full
     moments = np.linalg.eigvalsh(np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
     return float(moments[0]), float(moments[1]), float(moments[2])
