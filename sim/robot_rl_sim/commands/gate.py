@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GateArgs:
-    """Sim-to-sim gate: run an exported bundle in its task under another backend, other physics settings and at each
-    corner of the randomisation. It fails, naming variant and term, where return, success or observations change by more
-    than stated tolerances."""
+    """Sim-to-sim gate: an exported bundle under other physics and at each corner of the randomisation.
+
+    It fails, naming variant and term, where return, success or observations change by more than stated tolerances.
+    """
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """Folder or zip. gate.json and GATE.md are written into the folder, or beside the zip under its name."""

@@ -17,15 +17,14 @@ from robot_rl.errors import ConfigError
 
 @dataclass(frozen=True)
 class PlayArgs:
-    """Watch a policy in simulation: in MuJoCo's window, in a browser (--web), as a video file (--video), or many
-    randomised worlds on one picture (--contact-sheet)."""
+    """Watch a policy: in MuJoCo's window, in a browser, as a video, or many randomised worlds on one picture."""
 
     policy: Annotated[str, tyro.conf.Positional]
     """Run folder of `robot-rl train`, a bundle, or zero, random, scripted."""
     task: str | None = None
     """Task; default: that of the run or the bundle."""
     web: bool = False
-    """Serve a page with the scene, sliders for the command, pause, reset and speed."""
+    """Serve a page with the scene, sliders for the command, pause, reset and speed, until Ctrl-C."""
     video: Path | None = None
     """Write an MP4 file, without a display."""
     contact_sheet: Path | None = None
