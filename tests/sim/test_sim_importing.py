@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from robot_rl.errors import ConfigError
-from robot_rl.robots import RobotSpec, get_robot
+from robot_rl.robots import UNITREE_G1, RobotSpec, get_robot
 from robot_rl.robots.files import FOLDER_VARIABLE
 from robot_rl_sim.importing.add import Added, add_robot
+from robot_rl_sim.importing.mirror import find_mirror
 from robot_rl_sim.importing.robot import Choices
 from robot_rl_sim.models import default_qpos, load_model, scene_path
 
@@ -229,6 +230,17 @@ def test_a_floating_base_stands_on_the_floor_with_an_imu(add: Add) -> None:
     np.testing.assert_array_equal(data.sensor("imu_quat").data, (1, 0, 0, 0))
     assert "floor" in finding(added, "no floor")
     assert not [f for f in added.findings if "IMU" in f]
+
+
+def test_the_symmetry_of_the_g1_is_found() -> None:
+    """Against the table that was written by hand."""
+    model = load_model("unitree_g1")
+    assert find_mirror(model, "pelvis", UNITREE_G1.joint_names) == UNITREE_G1.mirror
+
+
+def test_a_robot_without_two_like_sides_has_no_mirror(add: Add) -> None:
+    """Legs at y = 0, 1 and 2."""
+    assert add(mjcf(floating(3))).robot.mirror == ()
 
 
 def test_objects_that_move_by_themselves_are_left_out(add: Add) -> None:

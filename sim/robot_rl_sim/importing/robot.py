@@ -16,6 +16,7 @@ from robot_rl.robots import RobotSpec, SafetyProfile
 from robot_rl_sim.importing.drives import Drive
 from robot_rl_sim.importing.findings import Findings
 from robot_rl_sim.importing.loads import Loads, find_loads
+from robot_rl_sim.importing.mirror import find_mirror
 from robot_rl_sim.importing.scene import Base
 
 NATURAL_FREQUENCY_HZ = 5.0
@@ -111,6 +112,7 @@ def build_robot(
         ),
         state_fields=("joint_pos", "joint_vel", "joint_effort")
         + (("imu_quat_wxyz", "imu_ang_vel_b", "imu_lin_acc_b") if base.floating else ()),
+        mirror=find_mirror(model, base.body, joints) if base.floating else (),
         source=source,
     )
     return robot, loads
