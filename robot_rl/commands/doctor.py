@@ -36,6 +36,7 @@ _NEEDED = {
 _OPTIONAL = {
     "mcap": ("mcap", "record"),
     "stable_baselines3": ("stable-baselines3", "sb3"),
+    "mujoco_warp": ("mujoco-warp", "warp"),
 }
 _MIN_DISK_GB = 2.0
 _MIN_PYTHON = (3, 10)

@@ -40,6 +40,9 @@ class There(Tensor):
     def tolist(self) -> Any:
         return self.here.tolist()
 
+    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
+        return There(self.here.new_tensor(data, **kwargs))
+
     def numpy(self, *, force: bool = False) -> Any:
         raise TypeError("can't convert a tensor that is elsewhere to numpy; use Tensor.cpu() first")
 
