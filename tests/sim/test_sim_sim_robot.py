@@ -16,7 +16,8 @@ from robot_rl_sim.draws import Draws
 from robot_rl_sim.faults import DELAY_S, FAULTS, StateFault
 from robot_rl_sim.models import load_model
 from robot_rl_sim.sensors import Sensors
-from robot_rl_sim.sim_robot import MISMATCHED, NOMINAL, SimRobot, SimRobotConfig
+from robot_rl_sim.sim_robot import SimRobot
+from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL, SimRobotConfig
 
 INERTIA = 0.01
 LIMIT = 0.5

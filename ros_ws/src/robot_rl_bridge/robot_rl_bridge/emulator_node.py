@@ -27,7 +27,8 @@ from robot_rl_bridge.receiver import CommandReceiver
 from robot_rl_bridge.ros_compat import ParameterSpec
 from robot_rl_bridge.ros_robot import COMMAND_TOPIC, IMU_TOPIC, STATE_TOPIC
 from robot_rl_sim.faults import FAULTS, StateFault
-from robot_rl_sim.sim_robot import MISMATCHED, NOMINAL, SimRobot, SimRobotConfig
+from robot_rl_sim.sim_robot import SimRobot
+from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL, SimRobotConfig
 
 STATUS_PERIOD_S = 0.05
 PRESETS = {"mismatched": MISMATCHED, "nominal": NOMINAL}
