@@ -24,7 +24,8 @@ def sac_preset(n_joints: int) -> dict[str, Any]:
         "num_envs": 128,
         "total_env_steps": 20_000 + 1_500 * n_joints,
         "warmup_env_steps": 2_560,
-        "updates_per_env_step": 0.1,
+        # More joints, more actions whose worth the critics must tell apart.
+        "updates_per_env_step": 0.008 * n_joints,
         "batch_size": 256,
         "buffer_size": 100_000,
         "evaluate_every": 0,
@@ -33,7 +34,7 @@ def sac_preset(n_joints: int) -> dict[str, Any]:
         "log_every": 5_000,
         "learning_rate": 2e-3,
         "lr_decay": True,
-        "gamma": 0.7,
+        "gamma": 0.8,
         "tau": 0.02,
         # Rewards are means over joints, so what one action is worth, and with it the temperature that the tuning of the
         # entropy ends at, goes with 1 / n. Starting ten times higher, the policy stays random for half the training.
