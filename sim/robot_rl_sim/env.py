@@ -84,7 +84,8 @@ class SimVecEnv:
         self._steps = zeros(n, dtype=torch.int64)
         self._steps_at_goal = zeros(n, dtype=torch.int64)
         self._return = zeros(n)
-        self._first_mdp_state = {name: value.clone() for name, value in mdp.state.items()}
+        self.first_mdp_state = {name: value.clone() for name, value in mdp.state.items()}
+        """The task's own state before any episode."""
         self._no_command = zeros(n, 0)
         self.reset()
 
@@ -120,7 +121,7 @@ class SimVecEnv:
         if seed is not None:
             self._generator.manual_seed(seed)
             for name, value in self.mdp.state.items():
-                value.copy_(self._first_mdp_state[name])
+                value.copy_(self.first_mdp_state[name])
         self._start(self._all)
         return self._obs.clone()
 

@@ -240,6 +240,16 @@ def test_exit_codes_and_files(tmp_path, monkeypatch, capsys) -> None:
     assert main(["gate", str(BUNDLE), "--episodes", "10"]) == 2
 
 
+def test_what_a_task_learned_of_its_worlds_does_not_pass_to_a_variant() -> None:
+    """Levels of the ground rise and fall with success; every variant must start from the first ones."""
+    env = get_task("g1-velocity-rough").make_env(num_envs=4, seed=0, num_threads=2)
+    first = env.reset(seed=5)
+    for value in env.mdp.state.values():
+        value.logical_not_() if value.dtype == torch.bool else value.add_(1)
+    changed = variant_env(env, Variant("same", "mujoco", env.randomization), 2)
+    assert torch.equal(changed.reset(seed=5), first)
+
+
 def test_too_few_episodes_are_refused(bundle) -> None:
     env = get_task("leap-reach").make_env(num_envs=4, seed=0, num_threads=1)
     with pytest.raises(ConfigError, match="at least 30 episodes, got 4"):

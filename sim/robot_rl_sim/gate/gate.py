@@ -84,8 +84,6 @@ def run_gate(
     """
     if env.num_envs < MIN_EPISODES:
         raise ConfigError(f"a gate needs at least {MIN_EPISODES} episodes, got {env.num_envs}")
-    # What a task learns of its worlds, such as their level, must not pass from one variant to the next.
-    mdp_state = {name: value.clone() for name, value in env.mdp.state.items()}
     reference = roll_out(env, bundle.policy, seed)
     zero = roll_out(env, bundle.policy, seed, zero=True)
     report = GateReport(bundle.manifest.task, env.num_envs, seed, reference, zero)
@@ -93,8 +91,6 @@ def run_gate(
         means = f"{reference.returns.mean():.4g} and {zero.returns.mean():.4g}"
         return replace(report, problem=f"the policy returns no more than the action zero does: {means}")
     for variant in variants:
-        for name, value in mdp_state.items():
-            env.mdp.state[name].copy_(value)
         finding = _run_variant(bundle, report, variant, build, len(variants))
         report.findings.append(finding)
         note(finding)
@@ -118,14 +114,15 @@ def _run_variant(
         return Finding(variant, skipped=f"unstable physics: {rollout.diverged} of {env.num_envs} worlds diverged")
     replayed = replay(env, report.reference.first_actions, report.seed)
     env.close()
-    measures = compare(
-        bundle.contract, report.reference, rollout, replayed, report.gain, variant.tolerance, variants
-    )  # fmt: skip
+    measures = compare(bundle.contract, report.reference, rollout, replayed, report.gain, variant.tolerance, variants)
     return Finding(variant, "", rollout.success.double().mean().item(), rollout.returns.mean().item(), measures)
 
 
 def variant_env(env: SimVecEnv, variant: Variant, num_threads: int = 0) -> SimVecEnv:
     """Of the same task as `env`, sharing its MDP, with the variant's backend, physics and randomisation."""
+    # What the task has learned of its worlds since, such as their level, must not pass on to the variant.
+    for name, value in env.first_mdp_state.items():
+        env.mdp.state[name].copy_(value)
     return assemble(
         env.mdp, env.num_envs, 0, variant.randomization, "cpu", num_threads, variant.backend, variant.physics
     )
