@@ -6,7 +6,7 @@ v += dt a(q, v), q += dt v, so trajectories of cart and ball are known exactly, 
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import mujoco
@@ -76,6 +76,12 @@ def warp_cpu(model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps:
     return MujocoWarpSim(model, robot, num_worlds, substeps, "cpu")
 
 
+def warp_gpu(model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps: int) -> BatchSim:
+    from robot_rl_sim.backends.mujoco_warp import MujocoWarpSim
+
+    return MujocoWarpSim(model, robot, num_worlds, substeps, "cuda")
+
+
 def isaac_gym_double(model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps: int) -> BatchSim:
     """The backend is ours; the Isaac Gym under it is a double."""
     from isaac_gym_double import make_sim
@@ -87,9 +93,13 @@ Factory = Callable[[mujoco.MjModel, RobotSpec, int, int], BatchSim]
 BACKENDS: dict[str, Factory] = {"mujoco": mujoco_cpu, "warp": warp_cpu, "isaacgym": isaac_gym_double}
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Factory:
-    return BACKENDS[request.param]
+@pytest.fixture(params=[*BACKENDS, pytest.param("warp on a GPU", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Iterator[Factory]:
+    if request.param in BACKENDS:
+        yield BACKENDS[request.param]
+    else:
+        with torch.device("cuda"):
+            yield warp_gpu
 
 
 @pytest.fixture
@@ -108,7 +118,7 @@ def started(sim: BatchSim) -> BatchSim:
 
 
 def targets(seed: int) -> Tensor:
-    return torch.rand(N, 2, generator=torch.Generator().manual_seed(seed)) - 0.5
+    return torch.rand(N, 2, generator=torch.Generator().manual_seed(seed), device="cpu") - 0.5
 
 
 def everything(sim: BatchSim, worlds: list[int]) -> Tensor:
@@ -118,7 +128,7 @@ def everything(sim: BatchSim, worlds: list[int]) -> Tensor:
 
 
 def assert_near(values: Tensor, expected: Tensor, digits: float = 5) -> None:
-    torch.testing.assert_close(values.double(), expected.double(), rtol=10**-digits, atol=10**-digits)
+    torch.testing.assert_close(values.double().cpu(), expected.double().cpu(), rtol=10**-digits, atol=10**-digits)
 
 
 def test_shapes(sim: BatchSim) -> None:
@@ -140,7 +150,8 @@ def test_views_are_live(sim: BatchSim) -> None:
     assert torch.equal(joint_pos, qpos[:, :2])
     sim.set_state(ALL, QPOS, QVEL)
     assert_near(qpos, QPOS)
-    assert (effort == 0).all(), "a servo that holds the pose it is in pushes nothing"
+    assert (sim.joint_effort == 0).all(), "a servo that holds the pose it is in pushes nothing"
+    assert torch.equal(effort, sim.joint_effort)
 
 
 def test_state_can_be_written(sim: BatchSim) -> None:

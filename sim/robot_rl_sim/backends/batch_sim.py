@@ -32,9 +32,11 @@ class BatchSim(Protocol):
     """(num_worlds, nq); writable."""
     qvel: Tensor
     """(num_worlds, nv); writable."""
+
     @property
     def joint_effort(self) -> Tensor:
-        """(num_worlds, n_joints) N m, applied in the last physics step; read only."""
+        """(num_worlds, n_joints) N m, applied in the last physics step; read only. After `set_state`, ask again: it may
+        be computed only then."""
         ...
 
     @property
@@ -61,7 +63,8 @@ class BatchSim(Protocol):
         ...
 
     def sensor(self, name: str) -> Tensor:
-        """(num_worlds, size) of a sensor of the model, as it read before the last physics step; read only."""
+        """(num_worlds, size) of a sensor of the model, as it read before the last physics step; read only. After
+        `set_state`, ask again: it may be computed only then."""
         ...
 
     def trace(self) -> StateView:

@@ -86,6 +86,7 @@ class MujocoWarpSim:
             with while_compiling(device):
                 self._step(scratch, *(torch.zeros(1, dtype=t, device=self.device) for t in (torch.bool, torch.int32)))
             self._data = mjw.make_data(model, nworld=num_worlds, nconmax=self._contacts, njmax=rows)
+            wp.synchronize_device()  # from here on, everything is on torch's stream
 
         views = {name: wp.to_torch(getattr(self._data, name)) for name in STATE}
         self._state = {name: view for name, view in views.items() if view.numel()}
@@ -96,16 +97,17 @@ class MujocoWarpSim:
         self.qpos, self.qvel, self._ctrl = views["qpos"], views["qvel"], views["ctrl"]
         self._outputs = {name: views[name] for name in ("sensordata", "actuator_force") if name in self._state}
         self._effort = views["actuator_force"]
-        self._outputs_read = False
-        """Whether anyone has a view of them. Until then they need not be right after a reset, which costs as much as
-        a physics step of all worlds."""
-        self._outputs_late = False
+        self._late = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
+        """Worlds whose outputs are not yet those of the state they were set to. To compute them costs as much as a
+        physics step of all worlds, and most tasks never look before the next step."""
+        self._any_late = False
 
         self.failed = torch.zeros(num_worlds, dtype=torch.bool, device=self.device)
         self._overflow = wp.to_torch(self._data.overflow)
         self._overflows = torch.zeros(1, dtype=torch.int32, device=self.device)
-        on_cpu = self.device.type == "cpu"
-        self._overflows_seen = self._overflows if on_cpu else torch.zeros(1, dtype=torch.int32, pin_memory=True)
+        self._overflows_seen = self._overflows
+        if self.device.type == "cuda":  # pinned memory, into which the device copies by itself
+            self._overflows_seen = torch.zeros(1, dtype=torch.int32, device="cpu", pin_memory=True)
         self._plan = torch.zeros(substeps, num_worlds, model.nu, device=self.device)
         self._graphs: dict[str, wp.Graph] = {}
         self._traced: dict[str, Tensor] = {}
@@ -121,7 +123,7 @@ class MujocoWarpSim:
 
     @property
     def joint_effort(self) -> Tensor:
-        self._keep_outputs()
+        self._refresh_outputs()
         return self._effort
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
@@ -129,14 +131,13 @@ class MujocoWarpSim:
         return self.qpos[:, qpos : qpos + 7], self.qvel[:, dof : dof + 6]
 
     def sensor(self, name: str) -> Tensor:
-        self._keep_outputs()
+        self._refresh_outputs()
         sensor = self.model.sensor(name)
         start, size = int(sensor.adr[0]), int(sensor.dim[0])
         return self._outputs["sensordata"][:, start : start + size]
 
     def trace(self) -> StateView:
         if not self._traced:
-            self._keep_outputs()
             shapes = {name: wp.to_torch(getattr(self._data, name)).shape for name in _TRACED}
             zeros = partial(torch.zeros, device=self.device)
             self._traced = {name: zeros(self.substeps, *shape) for name, shape in shapes.items()}
@@ -176,25 +177,24 @@ class MujocoWarpSim:
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         for name, view in self._state.items():
             view[worlds] = self._fresh[name]
-        self.qpos[worlds] = qpos.to(self.qpos.dtype)
-        self.qvel[worlds] = qvel.to(self.qvel.dtype)
+        self.qpos[worlds] = qpos.to(self.qpos)
+        self.qvel[worlds] = qvel.to(self.qvel)
         self._ctrl[worlds] = self.joint_pos[worlds]
         self.failed[worlds] = False
         self._overflow[worlds] = 0
-        if self._outputs_read:
-            self._refresh_outputs(worlds)
-        else:
-            self._outputs_late = True
+        self._late[worlds] = True
+        self._any_late = True
 
     def step(self, ctrl: Tensor) -> None:
         self._check_overflow()
         self._plan.copy_(ctrl if ctrl.dim() == 2 else ctrl.transpose(0, 1))
         self._launch("period", self._period)
-        self._outputs_late = False
-        # Read before the next step: by then it has arrived, and nobody had to wait for it.
+        self._all_on_time()
+        # Read before the next step, when it has arrived.
         self._overflows_seen.copy_(self._overflows, non_blocking=True)
 
     def state_dict(self) -> dict[str, Tensor]:
+        self._refresh_outputs()
         fields = {f"model/{name}": field for name, field in self._fields.items()}
         return {name: value.clone() for name, value in ({"failed": self.failed} | self._state | fields).items()}
 
@@ -207,7 +207,7 @@ class MujocoWarpSim:
         for name, value in own.items():
             value.copy_(state[name])
         self._overflow.zero_()
-        self._outputs_late = False
+        self._all_on_time()
 
     def snapshot(self, world: int) -> mujoco.MjData:
         """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
@@ -265,21 +265,20 @@ class MujocoWarpSim:
             setattr(owner, attribute, wp.from_torch(field, dtype=shared.dtype))
         self._graphs.clear()  # they go by the old arrays
 
-    def _keep_outputs(self) -> None:
-        """From now on sensors and efforts are right after every reset."""
-        if self._outputs_late:
-            self._launch("forward", lambda: mjw.forward(self._model, self._data))
-            self._outputs_late = False
-        self._outputs_read = True
-
-    def _refresh_outputs(self, worlds: Tensor) -> None:
-        """Sensors and efforts of `worlds` (k,), as they are before a step. The others keep theirs."""
+    def _refresh_outputs(self) -> None:
+        """Bring sensors and efforts up to date where they are late. The other worlds keep theirs, of before a step."""
+        if not self._any_late:
+            return
         before = {name: view.clone() for name, view in self._outputs.items()}
         self._launch("forward", lambda: mjw.forward(self._model, self._data))
         for name, view in self._outputs.items():
-            fresh = view[worlds]
-            view.copy_(before[name])
-            view[worlds] = fresh
+            view.copy_(torch.where(self._late.unsqueeze(1), view, before[name]))
+        self._all_on_time()
+
+    def _all_on_time(self) -> None:
+        if self._any_late:
+            self._late.zero_()
+            self._any_late = False
 
     def _check_overflow(self) -> None:
         """Tell of room that did not suffice, which the device noted meanwhile."""
@@ -321,6 +320,8 @@ def _put_model(model: mujoco.MjModel) -> mjw.Model:
             f"MuJoCo Warp cannot simulate this model: {str(error).rstrip('.')}; take it out of the model, or take "
             "backend 'mujoco'"
         ) from error
+    # Without conditional nodes a captured solver makes all its iterations, whether or not it has converged.
+    put.opt.graph_conditional = wp.get_device().is_cpu or wp.is_conditional_graph_supported()
     put.opt.warn_overflow = 0  # it would print from the device, in every step; `_check_overflow` tells once
     return put
 
