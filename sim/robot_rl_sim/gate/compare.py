@@ -30,11 +30,11 @@ INPUT_FLOOR = 1e-3
 class Tolerance:
     """How far a variant may be from the reference. None: reported, and not judged.
 
-    The defaults lie between what a sound policy shows and what faults do. The LEAP hand's reaching policy, under half and
-    twice the time step, four integrators, two solvers and both cones, loses nothing and shows at most 0.16 in `replay`,
-    0.05 in `shift` and `spread` and 0.03 in `distribution`. A joint velocity of twice its size shows 1.2 in `replay`;
-    servos with half their gain 0.5 in `shift` and `spread` and 0.26 in `distribution`, with four times their damping
-    0.97 in `shift`.
+    The defaults lie between what a sound policy shows and what faults do. The LEAP hand's reaching policy, under half
+    and twice the time step, four integrators, two solvers and both cones, loses nothing and shows at most 0.16 in
+    `replay`, 0.05 in `shift` and `spread` and 0.03 in `distribution`. A joint velocity of twice its size shows 1.2 in
+    `replay`; servos with half their gain 0.5 in `shift` and `spread` and 0.26 in `distribution`, with four times their
+    damping 0.97 in `shift`.
     """
 
     success_loss: float | None = 0.05
