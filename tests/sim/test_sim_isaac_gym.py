@@ -379,7 +379,7 @@ def test_a_process_does_the_same(monkeypatch, generator) -> None:
         ours._connection.request("properties", [WORLDS])
     with pytest.raises(EnvError, match="it ended"):
         ours.step(torch.zeros(WORLDS, 16))
-    assert process.wait(timeout=10) == 1
+    assert process.wait(timeout=60) == 1
 
 
 @pytest.mark.parametrize(
