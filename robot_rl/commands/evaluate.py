@@ -36,6 +36,8 @@ class EvaluateArgs:
     """JSON file with some of the task's randomization settings, by name (as of `robot-rl train`)."""
     backend: str = "auto"
     """Physics, such as mujoco or warp."""
+    device: str = "cpu"
+    """Where the environments run, and the policy of a run with them."""
 
 
 def run(args: EvaluateArgs) -> Result:
@@ -56,6 +58,7 @@ def run(args: EvaluateArgs) -> Result:
         seed=args.seed,
         randomize=ranges,
         backend=args.backend,
+        device=args.device,
     )
     policies = {args.policy: policy.make(env)}
     if policy.trained:

@@ -77,9 +77,10 @@ def bundle_policy(bundle: Bundle, env: VecEnv, task: str) -> Policy:
     return act
 
 
-def _fitting(policy: Policy, env: VecEnv, task: str) -> Policy:
+def _fitting(policy: torch.nn.Module, env: VecEnv, task: str) -> Policy:
+    policy = policy.to(env.device)
     try:
-        actions = policy(torch.zeros(1, env.obs_dim)).shape[-1]
+        actions = policy(torch.zeros(1, env.obs_dim, device=env.device)).shape[-1]
     except RuntimeError as error:
         raise ConfigError(f"the policy does not take the {env.obs_dim} observations of task {task!r}") from error
     if actions != env.action_dim:
