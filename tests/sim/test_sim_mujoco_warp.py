@@ -1,6 +1,8 @@
 """What only the MuJoCo Warp backend does: single precision, graphs, bounded room, constants per world."""
 
 import re
+import sys
+import time
 import warnings
 
 import mujoco
@@ -9,9 +11,10 @@ import pytest
 import torch
 
 from robot_rl.contract import JointSpec
-from robot_rl.errors import ConfigError, EnvError
+from robot_rl.errors import ConfigError, EnvError, MissingDependencyError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec
 from robot_rl.robots.spec import SafetyProfile
+from robot_rl_sim.backends import warp_kernels
 from robot_rl_sim.backends.inertia import DERIVED, SOURCES, InertiaConstants
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.backends.mujoco_warp import MujocoWarpSim
@@ -253,3 +256,24 @@ def test_field_that_would_be_inconsistent_is_refused() -> None:
 def test_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"device {device!r} cannot be used")):
         make_sim(load_model("leap_hand"), LEAP_HAND, N, 4, device, 0, "warp")
+
+
+def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("mujoco_warp", "warp_kernels"):
+        monkeypatch.delitem(sys.modules, f"robot_rl_sim.backends.{module}")
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    with pytest.raises(MissingDependencyError, match=r"is not installed.*pip install 'robot-rl\[warp\]'"):
+        make_sim(load_model("leap_hand"), LEAP_HAND, N, 4, "cpu", 0, "warp")
+
+
+@pytest.mark.parametrize("silent_s", [0.0, 60.0])
+def test_building_kernels_is_announced_if_it_takes_long(
+    silent_s: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warp_kernels, "SILENT_S", silent_s)
+    with warp_kernels.while_compiling("cpu"):
+        time.sleep(1.2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("preparing physics kernels for cpu" in shown.err) == (silent_s == 0.0)
+    assert ("are ready" in shown.err) == (silent_s == 0.0)
