@@ -1,6 +1,8 @@
 """Playback, controls and keys; what the browser gets; markers where they belong."""
 
 import threading
+from contextlib import nullcontext
+from itertools import pairwise
 
 import mujoco
 import numpy as np
@@ -148,6 +150,48 @@ def test_keys(reach) -> None:
     playback.step()
     press(259)
     assert playback.status().startswith("episode 1, 0.00 s")
+
+
+class FakeWindow:
+    """What native.watch uses of MuJoCo's viewer handle; closed after four frames, a key pressed during the second."""
+
+    def __init__(self, model, data, *, key_callback, **_) -> None:
+        self.user_scn = mujoco.MjvScene(model, maxgeom=100)
+        self.data, self.press, self.frames, self.texts = data, key_callback, [], []
+
+    def lock(self):
+        return nullcontext()
+
+    def set_texts(self, texts) -> None:
+        self.texts.append(texts[2])
+
+    def sync(self) -> None:
+        self.frames.append((self.data.qpos.copy(), self.user_scn.ngeom))
+        if len(self.frames) == 2:
+            self.press(32)
+
+    def is_running(self) -> bool:
+        return len(self.frames) < 4
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+def test_the_window_shows_state_goals_and_status_until_it_is_closed(reach, monkeypatch) -> None:
+    windows = []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(
+        native.mujoco.viewer, "launch_passive", lambda *a, **k: windows.append(FakeWindow(*a, **k)) or windows[0]
+    )
+    native.watch(Playback(reach, lambda obs: torch.ones(1, 16), seed=3))
+    poses, markers = zip(*windows[0].frames, strict=True)
+    assert markers == (4, 4, 4, 4)
+    moved = [not np.array_equal(a, b) for a, b in pairwise(poses)]
+    assert moved == [True, True, False]  # paused before the third frame's step
+    assert windows[0].texts[-1].endswith("paused")
 
 
 def test_goals_of_fingertips_are_drawn_where_they_are_in_the_world(reach) -> None:

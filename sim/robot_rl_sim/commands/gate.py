@@ -44,6 +44,8 @@ class GateArgs:
 
 
 def run(args: GateArgs) -> Result:
+    import torch
+
     from robot_rl.bundle.load import load_bundle
     from robot_rl.env import get_task
     from robot_rl_sim.env import SimVecEnv
@@ -51,6 +53,7 @@ def run(args: GateArgs) -> Result:
     from robot_rl_sim.gate.gate import MIN_EPISODES, run_gate, select, variant_env
     from robot_rl_sim.gate.variants import OTHER_BACKEND, make_variants
 
+    torch.set_num_threads(1)  # the physics has the others
     if args.episodes < MIN_EPISODES:
         raise ConfigError(f"--episodes must be at least {MIN_EPISODES}, got {args.episodes}")
     bundle = load_bundle(args.bundle)
