@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from robot_rl.contract import JointSpec
+from robot_rl.env import VecEnv, get_task
 from robot_rl.errors import ConfigError, EnvError, MissingDependencyError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec
 from robot_rl.robots.spec import SafetyProfile
@@ -277,3 +278,36 @@ def test_building_kernels_is_announced_if_it_takes_long(
     assert shown.out == ""
     assert ("preparing physics kernels for cpu" in shown.err) == (silent_s == 0.0)
     assert ("are ready" in shown.err) == (silent_s == 0.0)
+
+
+@pytest.fixture(scope="module")
+def leap_envs() -> list[VecEnv]:
+    """Two of the randomised hand on Warp, and one on MuJoCo."""
+    task = get_task("leap-reach")
+    return [task.make_env(num_envs=N, seed=3, backend=backend) for backend in ("warp", "warp", "mujoco")]
+
+
+def test_environment_goes_on_exactly_from_its_state(leap_envs: list[VecEnv]) -> None:
+    first, second, _ = leap_envs
+    actions = 2 * torch.rand(45, N, 16, generator=torch.Generator().manual_seed(0)) - 1
+    first.reset(seed=1)
+    second.reset(seed=2)
+    for action in actions[:5]:
+        first.step(action)
+    second.load_state_dict(first.state_dict())
+    for action in actions[5:]:  # through the end of an episode
+        steps = [env.step(action) for env in (first, second)]
+        assert torch.equal(steps[0].obs, steps[1].obs)
+        assert torch.equal(steps[0].reward, steps[1].reward)
+
+
+def test_environment_is_the_same_on_both_backends(leap_envs: list[VecEnv]) -> None:
+    """Masses, gains, latency, noise and goals are drawn alike: what differs is precision."""
+    warp, _, cpu = leap_envs
+    torch.testing.assert_close(warp.reset(seed=5), cpu.reset(seed=5), rtol=0, atol=1e-4)
+    actions = 2 * torch.rand(45, N, 16, generator=torch.Generator().manual_seed(0)) - 1
+    for action in actions:
+        single, double = warp.step(action), cpu.step(action)
+        torch.testing.assert_close(single.obs, double.obs, rtol=0, atol=1e-3)
+        torch.testing.assert_close(single.reward, double.reward, rtol=0, atol=1e-3)
+        assert torch.equal(single.truncated, double.truncated)
