@@ -56,6 +56,11 @@ def test_tip_velocity_matches_rigid_body_motion() -> None:
     assert float(jacobian[0, :, 4:].abs().max()) == 0.0  # other fingers do not move it
 
 
+def test_a_robot_without_chains_has_no_tips() -> None:
+    with pytest.raises(ConfigError, match="'leap_hand' has no chains"):
+        TipKinematics(LEAP_HAND, ())
+
+
 def test_gravity_in_body_of_known_attitudes() -> None:
     half = math.sqrt(0.5)
     quats = torch.tensor([[1.0, 0, 0, 0], [half, half, 0, 0], [half, 0, half, 0], [0, 1.0, 0, 0]])

@@ -7,7 +7,7 @@ import pytest
 
 from robot_rl.contract import ActionSpec, Contract, TensorSpec
 from robot_rl.errors import ConfigError, ContractError
-from robot_rl.robots import LEAP_HAND, ROBOTS, UNITREE_G1, RobotSpec, check_contract, get_robot
+from robot_rl.robots import LEAP_HAND, ROBOTS, SHADOW_HAND, UNITREE_G1, RobotSpec, check_contract, get_robot
 
 
 def contract_for(robot: RobotSpec) -> Contract:
@@ -36,6 +36,16 @@ def test_leap_hand_figures() -> None:
     assert LEAP_HAND.joints[0].effort_limit_nm == pytest.approx(0.2196)
     damping_ratio = 0.1 / (2 * math.sqrt(3.0 * LEAP_HAND.armature_kg_m2[0]))
     assert damping_ratio > 0.7  # below it, target clipping alone does not keep a joint inside its limits
+
+
+def test_shadow_hand_figures() -> None:
+    assert len(SHADOW_HAND.joints) == 24
+    assert [len(chain.links) for chain in SHADOW_HAND.chains] == [6, 6, 6, 7, 7]  # with the wrist's two
+    for joint, armature in zip(SHADOW_HAND.joints, SHADOW_HAND.armature_kg_m2, strict=True):
+        assert joint.kd_nms_rad / (2 * math.sqrt(joint.kp_nm_rad * armature)) > 0.7
+    # The thumb is twice as fast as the rest, by the maker's description.
+    assert {j.velocity_limit_rad_s for j in SHADOW_HAND.joints if j.name.startswith("rh_TH")} == {4.0}
+    assert {j.velocity_limit_rad_s for j in SHADOW_HAND.joints if not j.name.startswith("rh_TH")} == {2.0}
 
 
 def test_g1_gains_are_a_10_hz_system_with_damping_ratio_2() -> None:

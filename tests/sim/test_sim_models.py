@@ -171,6 +171,20 @@ def test_the_arm_holds_itself_up_and_damps_well() -> None:
     assert max(ratio) < 1.2
 
 
+def test_the_shadow_hand_damps_well_whatever_it_carries() -> None:
+    """kd and the joints' own damping, against the inertia about each joint in random poses."""
+    robot, model = get_robot("shadow_hand"), load_model("shadow_hand")
+    data = mujoco.MjData(model)
+    full = np.zeros((24, 24))
+    rng = np.random.default_rng(5)
+    kp, kd = (np.array([getattr(j, name) for j in robot.joints]) for name in ("kp_nm_rad", "kd_nms_rad"))
+    for _ in range(100):
+        random_pose(model, data, rng)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_fullM(model, data, full)
+        assert ((kd + model.dof_damping) / (2 * np.sqrt(kp * np.diag(full)))).min() > 0.7
+
+
 def test_humanoid_stands_on_its_feet() -> None:
     robot = get_robot("unitree_g1")
     model = load_model("unitree_g1")
