@@ -131,7 +131,7 @@ def test_one_target_per_physics_step(generator) -> None:
     torch.testing.assert_close(ours.qpos.double(), reference.qpos, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("field", [f for f in FIELDS if f != "dof_frictionloss"])
+@pytest.mark.parametrize("field", [f for f in FIELDS if f not in ("dof_frictionloss", "actuator_forcerange")])
 def test_model_fields_differ_per_world(field: str, generator) -> None:
     """The same field, changed in one world, changes the motion as it does in MuJoCo, and that of no other world."""
     model = model_of(UNITREE_G1)
@@ -152,6 +152,17 @@ def test_model_fields_differ_per_world(field: str, generator) -> None:
     torch.testing.assert_close(ours.qpos[0], ours.qpos[2], rtol=0, atol=1e-6)
     if field != "geom_friction":  # nothing is touched in the air
         assert not torch.allclose(ours.qpos[0], ours.qpos[1], rtol=0, atol=1e-5)
+
+
+def test_strength_limits_the_effort() -> None:
+    sim = make_sim(model_of(LEAP_HAND), LEAP_HAND, 2, 4)
+    sim.model_field("actuator_forcerange")[1] *= 0.5
+    sim.apply_model(torch.tensor([1]))
+    sim.step(torch.full((2, 16), 2.0))
+    limit = torch.tensor([j.effort_limit_nm for j in LEAP_HAND.joints])
+    assert (sim.joint_effort[0].abs() <= limit + 1e-6).all()
+    assert (sim.joint_effort[1].abs() <= 0.5 * limit + 1e-6).all()
+    assert (sim.joint_effort[1].abs() > 0.49 * limit).any()
 
 
 def test_friction_reaches_the_shapes() -> None:
@@ -211,6 +222,9 @@ def test_fields_that_isaac_gym_has_not_are_refused() -> None:
 def test_friction_in_joints_is_said_to_be_left_out() -> None:
     with pytest.warns(UserWarning, match="frictionloss is left out"):
         make_sim(load_model("leap_hand"), LEAP_HAND, 1, 4)
+    sim = make_sim(model_of(LEAP_HAND), LEAP_HAND, 1, 4)
+    with pytest.warns(UserWarning, match="frictionloss is left out"):
+        sim.model_field("dof_frictionloss")
 
 
 def test_only_the_chosen_worlds_start_afresh(generator) -> None:
@@ -264,7 +278,8 @@ def test_a_task_runs_on_it() -> None:
     model = mdp.model_spec().compile()
     with pytest.warns(UserWarning, match="frictionloss"):
         sim = make_sim(model, LEAP_HAND, 2, mdp.substeps)
-    env = SimVecEnv(mdp, sim, 0, RandomizationConfig())
+    with pytest.warns(UserWarning, match="frictionloss"):
+        env = SimVecEnv(mdp, sim, 0, RandomizationConfig())
     for _ in range(7):
         step = env.step(torch.zeros(2, 16))
     assert step.info["episode_length"].tolist() == [1, 1]

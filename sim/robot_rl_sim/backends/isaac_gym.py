@@ -109,7 +109,7 @@ class IsaacGymSim:
         self._watched = sorted({sensor.body for sensor in self._sensors.values() if sensor.body in self._bodies})
         self._readings: dict[str, Tensor] = {}
         if model.dof_frictionloss.any():
-            warnings.warn("Isaac Gym has no joint friction in N m: frictionloss is left out", stacklevel=2)
+            _warn_of_frictionloss()
 
         self._files = tempfile.TemporaryDirectory(prefix="robot-rl-isaacgym-")
         config = self._configuration(actors, physx or os.environ.get("ISAACGYM_DEVICE", "cuda:0"))
@@ -141,6 +141,8 @@ class IsaacGymSim:
     def model_field(self, name: str) -> Tensor:
         if name not in FIELDS:
             raise ConfigError(f"Isaac Gym cannot change {name!r} per world; valid: {', '.join(FIELDS)}")
+        if name == "dof_frictionloss":
+            _warn_of_frictionloss()
         if name not in self._fields:
             nominal = self.nominal(name)
             self._fields[name] = nominal.expand(self.num_worlds, *nominal.shape).clone()
@@ -241,7 +243,10 @@ class IsaacGymSim:
 
         gain, bias = values("actuator_gainprm")[..., 0], values("actuator_biasprm")
         if not torch.allclose(gain, -bias[..., 1]) or bias[..., 0].any():
-            raise ConfigError("Isaac Gym's position drive needs actuator_biasprm to be (0, -kp, -kd) and gainprm kp")
+            raise ConfigError(
+                "Isaac Gym's drives are PD servos, whose actuator_gainprm is kp and actuator_biasprm (0, -kp, -kd): of "
+                "the motor models, the ideal one"
+            )
         dofs = slice(self._first_dof, self._first_dof + gain.shape[1])
         mass = values("body_mass")[:, self._bodies]
         empty = (mass == 0).double()  # the world, and frames without substance, get some: see the assets
@@ -313,6 +318,10 @@ class IsaacGymSim:
         self._read_sensors()
         for seen, now in zip(self._seen, (self.qpos, self.qvel), strict=True):
             seen.copy_(now)
+
+
+def _warn_of_frictionloss() -> None:
+    warnings.warn("Isaac Gym has no joint friction in N m: frictionloss is left out", stacklevel=3)
 
 
 def _grid(n: int) -> Tensor:
