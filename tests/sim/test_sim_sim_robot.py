@@ -447,3 +447,19 @@ def test_delay_hands_over_each_state_late_with_its_own_stamp() -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ConfigError, match="drop_state"):
         StateFault().set("explode")
+
+
+def test_a_hoisted_humanoid_hangs_clear_of_the_ground() -> None:
+    clock = StepClock()
+    robot = SimRobot(UNITREE_G1, NOMINAL, clock=clock)
+    robot.connect()
+    robot.hoist()
+    start = robot.data.body("pelvis").xpos.copy()
+    clock.time_s += 0.2
+    robot.read()
+    lowest = min(robot.data.geom_xpos[g][2] for g in range(robot.model.ngeom) if robot.model.geom_bodyid[g])
+    assert lowest > 0.1
+    np.testing.assert_allclose(robot.data.body("pelvis").xpos, start, atol=0.03)
+    fixed = SimRobot(LEAP_HAND, NOMINAL, clock=clock)
+    fixed.hoist()
+    assert not fixed.suspended

@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 import torch
 
+from robot_rl.bundle.load import load_bundle
+from robot_rl.commands import deploy, export, verify
 from robot_rl.env import RobotVecEnv, get_task, load_families
 from robot_rl.errors import ConfigError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec, check_contract
 from robot_rl.robots.files import FOLDER_VARIABLE
+from robot_rl.runtime.controller import Controller
+from robot_rl.runtime.loop import run
+from robot_rl.testing.fakes import FakeClock
+from robot_rl.training.config import make_config
 from robot_rl.training.evaluate import evaluate, random_policy, zero_policy
+from robot_rl.training.loop import train
 from robot_rl_sim.importing.add import add_robot
 from robot_rl_sim.mdp import Transition
+from robot_rl_sim.sim_robot import SimRobot
 from robot_rl_sim.tasks.track_pose.mdp import TrackPose, TrackPoseConfig, randomization
 
 FEW = TrackPoseConfig(pool_size=40)
@@ -125,3 +133,22 @@ def test_a_target_moved_straight_to_the_goal_succeeds_and_the_floors_do_not(arm:
     assert success["scripted"] is not None
     assert success["scripted"] > 0.9
     assert (success["zero"], success["random"]) == (0, 0)
+
+
+def test_an_added_robot_goes_the_whole_way(arm: RobotSpec, tmp_path: Path) -> None:
+    """From training to the simulated robot; so few steps teach nothing, but every part must know the robot."""
+    config = make_config(
+        get_task("track-pose:arm"), "sac", num_envs=16, total_env_steps=640, warmup_env_steps=320, batch_size=32,
+        evaluate_episodes=4, runs=tmp_path,
+    )  # fmt: skip
+    run_dir = train(config).run_dir
+    assert export.run(export.ExportArgs(run_dir)).ok
+    assert verify.run(verify.VerifyArgs(run_dir / "bundle")).ok
+    bundle, clock = load_bundle(run_dir / "bundle"), FakeClock()
+    assert bundle.contract.joint_names == ("jaw", "elbow", "shoulder")
+    controller, robot = Controller(bundle, arm), SimRobot(arm, clock=clock)
+    robot.connect()
+    session = deploy._Session(controller, robot, deploy._operator(True))
+    goals = deploy._commands(bundle, (), True)
+    run(controller, robot, clock, duration_s=10.0, get_command=goals, on_tick=session.on_tick)
+    assert session.failure() == ""
