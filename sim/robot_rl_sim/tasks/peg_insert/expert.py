@@ -101,9 +101,8 @@ class Expert:
         change = damped_step(self._kinematics, self._posture, goal)
         self._posture = self._posture + change
         tip_jacobian = jacobian(self._kinematics, self._posture)[:, :3]
-        torque = (self._force().unsqueeze(1) @ tip_jacobian).squeeze(
-            1
-        ) + self._kd * change / self._task.control_period_s
+        pressing = (self._force().unsqueeze(1) @ tip_jacobian).squeeze(1)
+        torque = pressing + self._kd * change / self._task.control_period_s
         action = (self._posture + torque / self._kp - last_target) / self._task.action_scale_rad
         action = action / action.abs().amax(-1, keepdim=True).clamp(min=1.0)
         noise = torch.randn(action.shape, generator=self._generator, device=action.device)
@@ -137,6 +136,7 @@ class Expert:
         near = torch.linalg.vector_norm(above - measured, dim=-1) < c.aligned_m + lack * c.careless_m
         down = (self.phase == APPROACH) & near
         touched = self._pressing() & (self.phase == DESCEND) & ((height - self._height).abs() < c.settled_m)
+        # What gives way far below the rim is no surface: a good estimate drops the peg straight into the hole.
         self._surface = torch.where(touched, torch.maximum(height, rim_height - 2 * c.found_m), self._surface)
         found = (touched | (self.phase == SEARCH)) & (height < self._surface - c.found_m)
         stuck = (self._pushed > c.patience) & (height > rim_height - 0.25 * self._task.command_depth_m)
