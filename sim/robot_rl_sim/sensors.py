@@ -67,6 +67,7 @@ class Sensors:
         self._gaussian = self._row("distribution", lambda kind: kind == "gaussian")
         self._distributions = {c.distribution for c in self._configs.values() if c.noise}
         self._coarse = bool(self._resolution.any())
+        self._turn = _TURN.to(now.device)
         self._bias_columns = {
             f: draws.add(f"sensor/{f}/bias", error_mirror(f, robot)) for f, c in self._configs.items() if c.bias
         }
@@ -170,7 +171,8 @@ class Sensors:
         fields = dict(zip(self._linear, values.split([self._sizes[f] for f in self._linear], 1), strict=True))
         for i, f in enumerate(self._turned):
             quat, config = true[f].float(), self._configs[f]
-            fields[f] = _turned(quat, error[:, width + 3 * i :][:, :3]) if config.noise or config.bias else quat
+            turn = error[:, width + 3 * i :][:, :3]
+            fields[f] = _turned(quat, turn, self._turn) if config.noise or config.bias else quat
         return fields
 
     def _errors(self, n: int, generator: torch.Generator, worlds: Tensor | None) -> Tensor:
@@ -191,10 +193,10 @@ def _bias(config: SensorConfig, drawn: Tensor) -> Tensor:
     return config.bias * (gaussian(drawn) if config.distribution == "gaussian" else drawn)
 
 
-def _turned(quat: Tensor, rotation: Tensor) -> Tensor:
+def _turned(quat: Tensor, rotation: Tensor, form: Tensor) -> Tensor:
     """A body's orientation (n, 4), off by a small rotation (n, 3) rad about its own axes.
 
-    The product with (1, rotation / 2), written as a bilinear form: a few operations instead of a dozen.
+    The product with (1, rotation / 2), written as a bilinear form (_TURN): a few operations instead of a dozen.
     """
     products = quat.unsqueeze(-1) * rotation.unsqueeze(-2)
-    return normalize(quat + products.flatten(1) @ _TURN.to(quat), dim=-1)
+    return normalize(quat + products.flatten(1) @ form, dim=-1)
