@@ -4,11 +4,13 @@ import re
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
 import torch
+import warp as wp
 
 from robot_rl.contract import JointSpec
 from robot_rl.env import VecEnv, get_task
@@ -267,6 +269,12 @@ def test_field_that_would_be_inconsistent_is_refused() -> None:
 def test_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"device {device!r} cannot be used")):
         make_sim(load_model("leap_hand"), LEAP_HAND, N, 4, device, 0, "warp")
+
+
+def test_our_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
+    """Which needs none: Warp brings NVIDIA's compiler."""
+    wp.compile_aot_module(warp_kernels, arch=80, module_dir=tmp_path, use_ptx=True)
+    assert [file.suffix for file in tmp_path.glob("*.ptx")] == [".ptx"]
 
 
 def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

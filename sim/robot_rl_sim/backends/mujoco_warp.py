@@ -261,6 +261,7 @@ class MujocoWarpSim:
         nominal = wp.to_torch(shared)[0].clone()
         field = nominal.expand(self.num_worlds, *nominal.shape).contiguous()
         self._nominal[name], self._fields[name] = nominal, field
+        wp.synchronize_device(self._device)  # a period that still runs reads the shared values
         if field.numel():
             setattr(owner, attribute, wp.from_torch(field, dtype=shared.dtype))
         self._graphs.clear()  # they go by the old arrays
