@@ -23,7 +23,7 @@ def generate_launch_description() -> LaunchDescription:
     bundle, log = (ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("bundle", "log"))
     return LaunchDescription(
         [
-            DeclareLaunchArgument("robot", default_value="leap_hand", description="Robot: leap_hand or unitree_g1."),
+            DeclareLaunchArgument("robot", default_value="leap_hand", description="Robot, as `robot-rl list` names it."),
             DeclareLaunchArgument("bundle", description="Policy bundle: a folder or a zip file."),
             DeclareLaunchArgument(
                 "params",
