@@ -49,6 +49,7 @@ TASKS: dict[str, Task] = {
         robot="unitree_g1",
         make_env=g1_balance.make_env,
         randomization=usual,
+        presets={"sac": g1_balance.SAC},
         scripted=g1_balance.scripted,
     ),
     "g1-velocity": Task(
