@@ -23,7 +23,7 @@ def generate_launch_description() -> LaunchDescription:
     bundle, log = (ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("bundle", "log"))
     return LaunchDescription(
         [
-            DeclareLaunchArgument("robot", default_value="leap_hand", description="Robot, as `robot-rl list` names it."),
+            DeclareLaunchArgument("robot", default_value="leap_hand", description="Name, as in `robot-rl list`."),
             DeclareLaunchArgument("bundle", description="Policy bundle: a folder or a zip file."),
             DeclareLaunchArgument(
                 "params",
