@@ -57,14 +57,16 @@ def test_the_family_makes_a_task_of_every_robot() -> None:
 
 
 def test_the_rewards_are_those_of_the_card() -> None:
-    mdp = TrackPose(LEAP_HAND, 0, FEW)
+    mdp = TrackPose(LEAP_HAND, 2, 0, FEW)
     goal = torch.zeros(2, 16)
     pos = goal.clone()
     pos[1] = 0.1  # one tolerance off, in every joint: all have ranges of 2 rad and more
     action, last = torch.full((2, 16), 0.5), torch.zeros(2, 16)
     step = Transition(None, pos, torch.zeros(2, 16), action, last, goal, torch.ones(2, dtype=torch.int64))  # type: ignore[arg-type]
+    mdp.state["distance"].fill_(2.0)
     outcome = mdp.outcome(step, torch.Generator())
-    expected = {"distance": (0, -0.1), "near": (1, np.exp(-1)), "action": (-0.0025,) * 2, "action_rate": (-0.0025,) * 2}
+    # Before this step, both were two tolerances off.
+    expected = {"progress": (2, 1), "near": (1, np.exp(-1)), "action": (-0.0025,) * 2, "action_rate": (-0.0025,) * 2}
     assert outcome.rewards.keys() == expected.keys()
     for name, values in expected.items():
         torch.testing.assert_close(
@@ -72,10 +74,11 @@ def test_the_rewards_are_those_of_the_card() -> None:
         )
     assert outcome.at_goal.tolist() == [True, False]
     assert not outcome.terminated.any()
+    torch.testing.assert_close(mdp.state["distance"], torch.tensor([0.0, 1.0]))
 
 
 def test_a_humanoid_hangs_clear_of_the_ground_in_every_pose() -> None:
-    mdp = TrackPose(UNITREE_G1, 0, FEW)
+    mdp = TrackPose(UNITREE_G1, 1, 0, FEW)
     model = mdp.model_spec().compile()
     assert (model.nq, mdp.state["poses"].shape) == (29, (40, 29))
     data = mujoco.MjData(model)
@@ -91,7 +94,7 @@ def test_a_humanoid_hangs_clear_of_the_ground_in_every_pose() -> None:
 
 
 def test_starts_and_goals_touch_nothing_and_keep_to_the_range() -> None:
-    mdp = TrackPose(LEAP_HAND, 3, FEW)
+    mdp = TrackPose(LEAP_HAND, 1, 3, FEW)
     model = mdp.model_spec().compile()
     data = mujoco.MjData(model)
     for pose in mdp.state["poses"]:
@@ -101,7 +104,7 @@ def test_starts_and_goals_touch_nothing_and_keep_to_the_range() -> None:
     part = (mdp.state["poses"] - model.jnt_range[:, 0]) / np.ptp(model.jnt_range, axis=1)
     assert 0.14 < part.min() < part.max() < 0.86
     assert part.std() > 0.1
-    again, other = TrackPose(LEAP_HAND, 3, FEW), TrackPose(LEAP_HAND, 4, FEW)
+    again, other = TrackPose(LEAP_HAND, 1, 3, FEW), TrackPose(LEAP_HAND, 1, 4, FEW)
     assert torch.equal(mdp.state["poses"], again.state["poses"])
     assert not torch.equal(mdp.state["poses"], other.state["poses"])
 

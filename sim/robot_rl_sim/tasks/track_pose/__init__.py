@@ -34,11 +34,11 @@ def sac_preset(n_joints: int) -> dict[str, Any]:
         "log_every": 5_000,
         "learning_rate": 2e-3,
         "lr_decay": True,
-        "gamma": 0.8,
+        "gamma": 0.7,
         "tau": 0.02,
         # Rewards are means over joints, so what one action is worth, and with it the temperature that the tuning of the
         # entropy ends at, goes with 1 / n. Starting ten times higher, the policy stays random for half the training.
-        "initial_alpha": 0.02 / n_joints,
+        "initial_alpha": 0.06 / n_joints,
         "actor_hidden": (128, 128),
         "critic_hidden": (128, 128),
     }
@@ -92,7 +92,7 @@ def make_env(
     from robot_rl_sim.tasks.assemble import assemble
     from robot_rl_sim.tasks.track_pose.mdp import TrackPose, randomization
 
-    mdp = TrackPose(get_robot(robot), seed)
+    mdp = TrackPose(get_robot(robot), num_envs, seed)
     ranges = chosen(randomize, randomization(mdp.robot))
     return assemble(mdp, num_envs, seed, ranges, device, num_threads, backend)
 

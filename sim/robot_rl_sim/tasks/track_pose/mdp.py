@@ -33,20 +33,21 @@ class TrackPoseConfig:
     """A joint within both, the second a share of its range, is where it should be."""
     action_range: float = 0.06
     """Largest change of a target in one step, as a share of the joint's range, unless its speed limit is lower."""
-    distance_weight: float = 1.0
-    """Per ten tolerances of mean joint error."""
+    progress_weight: float = 1.0
+    """Per tolerance by which the mean joint error shrinks: of the level of the error, what one action of many changes
+    is too small a part for critics to learn soon."""
     near_weight: float = 1.0
     action_weight: float = 0.01
     action_rate_weight: float = 0.01
 
 
-def joint_closeness(error: Tensor, tolerance: Tensor) -> Tensor:
-    """Mean over joints (n,) of exp(-(e / tolerance)²), of errors (n, n_joints): 1 in the goal pose."""
-    return torch.exp(-(error / tolerance).square()).mean(-1)
+def joint_closeness(errors: Tensor) -> Tensor:
+    """Mean over joints (n,) of exp(-e²), of errors (n, n_joints) in tolerances: 1 in the goal pose."""
+    return torch.exp(-errors.square()).mean(-1)
 
 
 class TrackPose:
-    """See robot_rl_sim.mdp.Mdp. `seed` draws the pool of poses."""
+    """See robot_rl_sim.mdp.Mdp, for `num_envs` worlds. `seed` draws the pool of poses."""
 
     hold_steps = 5
     pushes: PushConfig | None = None
@@ -54,7 +55,7 @@ class TrackPose:
     privileged_dim = 0
     object_body: str | None = None
 
-    def __init__(self, robot: RobotSpec, seed: int, config: TrackPoseConfig | None = None) -> None:
+    def __init__(self, robot: RobotSpec, num_envs: int, seed: int, config: TrackPoseConfig | None = None) -> None:
         self.config = c = config or TrackPoseConfig()
         self.robot = robot
         self.max_episode_steps = c.max_episode_steps
@@ -66,7 +67,7 @@ class TrackPose:
         self._nv = model.nv
         self._addresses = torch.as_tensor(model.jnt_qposadr[joints], dtype=torch.int64)
         self._tolerance = torch.tensor(_tolerances(robot, c))
-        self.state = {"poses": sample_poses(model, robot, c.pool_size, seed)}
+        self.state = {"poses": sample_poses(model, robot, c.pool_size, seed), "distance": torch.zeros(num_envs)}
 
     def model_spec(self) -> mujoco.MjSpec:
         """The robot, a floating base hung in the air."""
@@ -76,30 +77,31 @@ class TrackPose:
         return spec
 
     def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
-        device = generator.device
-        begin, end = torch.randint(self.config.pool_size, (2, len(worlds)), generator=generator, device=device)
-        poses = self.state["poses"] = self.state["poses"].to(device)
-        qpos = poses[begin]
-        return Start(
-            qpos=qpos,
-            qvel=torch.zeros(len(worlds), self._nv, device=device),
-            command=poses[end][:, self._addresses].float(),
-        )
+        poses, device = self.state["poses"], generator.device
+        begin, end = torch.randint(len(poses), (2, len(worlds)), generator=generator, device=device)
+        qpos, goal = poses[begin], poses[end][:, self._addresses].float()
+        self.state["distance"][worlds] = self._errors(qpos[:, self._addresses].float(), goal).mean(-1)
+        return Start(qpos, qvel=torch.zeros(len(worlds), self._nv, device=device), command=goal)
 
     def privileged(self, sim: BatchSim) -> Tensor:
         return torch.zeros(sim.num_worlds, 0, device=sim.device)
 
     def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
-        c, tolerance = self.config, self._tolerance.to(t.joint_pos)
-        error = (t.command - t.joint_pos).abs()
+        c, errors = self.config, self._errors(t.joint_pos, t.command)
+        distance = errors.mean(-1)
         rewards = {
-            "distance": -c.distance_weight * 0.1 * (error / tolerance).mean(-1),
-            "near": c.near_weight * joint_closeness(error, tolerance),
+            "progress": c.progress_weight * (self.state["distance"] - distance),
+            "near": c.near_weight * joint_closeness(errors),
             "action": -c.action_weight * t.action.square().mean(-1),
             "action_rate": -c.action_rate_weight * (t.action - t.last_action).square().mean(-1),
         }
-        never = torch.zeros(len(error), dtype=torch.bool, device=error.device)
-        return Outcome(rewards, terminated=never, at_goal=(error < tolerance).all(-1))
+        self.state["distance"].copy_(distance)
+        never = torch.zeros(len(errors), dtype=torch.bool, device=errors.device)
+        return Outcome(rewards, terminated=never, at_goal=(errors < 1).all(-1))
+
+    def _errors(self, joint_pos: Tensor, goal: Tensor) -> Tensor:
+        """Of each joint (n, n_joints), in tolerances."""
+        return (goal - joint_pos).abs() / self._tolerance.to(joint_pos)
 
 
 def randomization(robot: RobotSpec) -> RandomizationConfig:
