@@ -263,3 +263,23 @@ def test_nothing_of_the_reference_is_left_unsaid() -> None:
     for field in ("link_mass_scale", "friction_scale", "kp_scale", "kd_scale", "action_latency_steps"):
         assert {f"corner/{field}/low", f"corner/{field}/high"} <= names
     assert env.randomization.sensors != PERFECT
+
+
+def test_a_replay_is_judged_by_what_most_worlds_show() -> None:
+    """A fault is in all worlds. Contacts that come a moment later change a few of them, and those by any amount."""
+    contract = get_task("leap-reach").make_env(num_envs=1, seed=0, num_threads=1).policy_io.contract
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: torch.randn(10, 50, 16, generator=generator) for name in ("joint_pos", "joint_vel")}
+    reference = replace(rollout(torch.zeros(10, 50, 1)), first_inputs=inputs)
+    valid = torch.ones(10, 50, dtype=torch.bool)
+    few = {name: value.clone() for name, value in inputs.items()}
+    few["joint_pos"][:, :20] += 100.0
+    assert replay_error(contract, reference, few, valid) == {"joint_pos": 0.0, "joint_vel": 0.0}
+    # The median of |2 x| for normal x is twice its third quartile.
+    wrong = replay_error(contract, reference, {**inputs, "joint_vel": -inputs["joint_vel"]}, valid)
+    assert wrong["joint_vel"] == pytest.approx(2 * NormalDist().inv_cdf(0.75), rel=0.2)
+    # Worlds whose first episode is over are left out.
+    few["joint_pos"][:, :30] += 100.0
+    over = valid.clone()
+    over[:, :30] = False
+    assert replay_error(contract, reference, few, over)["joint_pos"] == 0.0

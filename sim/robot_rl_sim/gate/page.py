@@ -109,7 +109,7 @@ def write_page(path: Path, report: GateReport, bundle: Bundle) -> None:
         f"|{'---|' * len(_HEADER)}",
         *(f"| {' | '.join(line(f))} |" for f in report.findings),
         "",
-        f"`replay`: the reference's first {REPLAY_STEPS} actions, played in the variant: largest root mean square "
+        f"`replay`: the reference's first {REPLAY_STEPS} actions, played in the variant: largest median "
         "difference of a measurement, in its standard deviations. `observations`: largest difference of an "
         "observation's mean, spread or distribution over whole episodes, in units of the tolerance. A difference "
         f"counts if a paired test rejects chance; all tests together err with probability {FAMILY_ERROR:g}.",
