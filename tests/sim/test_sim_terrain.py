@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from robot_rl.errors import ConfigError
-from robot_rl_sim.models import load_spec
+from robot_rl.robots import UNITREE_G1
+from robot_rl_sim.models import default_qpos, load_model, load_spec
+from robot_rl_sim.tasks.assemble import make_sim
+from robot_rl_sim.tasks.g1_velocity.feet import round_soles
+from robot_rl_sim.tasks.g1_velocity.mdp import G1Velocity, G1VelocityConfig
 from robot_rl_sim.terrain import KINDS, Terrain, TerrainConfig
 
 KIND = {kind: index for index, kind in enumerate(KINDS)}
@@ -144,3 +148,65 @@ def test_a_ball_comes_to_rest_on_the_field(terrain: Terrain) -> None:
 def test_impossible_terrain_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TerrainConfig(**settings)  # type: ignore[arg-type]
+
+
+def landing(radius_m: float) -> tuple[float, float]:
+    """A robot dropped on the level patch at 0.6 m/s, 0.3 s: the flattest contact normal's vertical part, and the height
+    of the lowest point of its soles before."""
+    spec = load_spec("unitree_g1")
+    round_soles(spec, radius_m)
+    terrain = Terrain(TerrainConfig(kinds=("flat",), levels=1))
+    terrain.add_to(spec)
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    data.qpos[:] = default_qpos(load_model("unitree_g1"), UNITREE_G1)
+    data.ctrl[:], data.qvel[:2] = data.qpos[7:], (0.5, 0.3)
+    data.qpos[2] += 0.01
+    mujoco.mj_forward(model, data)
+    feet = [g for g in range(model.ngeom) if "_foot_" in model.geom(g).name]
+    assert len(feet) == 8
+    bottom = min(data.geom_xpos[g][2] - model.geom_size[g][0] for g in feet)
+    steepest = 1.0
+    for _ in range(60):
+        mujoco.mj_step(model, data)
+        steepest = min([steepest, *(contact.frame[2] for contact in data.contact)])
+    return steepest, bottom
+
+
+def test_rounder_soles_do_not_trip_over_the_cells_of_level_ground() -> None:
+    small, large = landing(0.005), landing(0.02)
+    assert small[1] == pytest.approx(0.01, abs=1e-6)
+    assert large[1] == pytest.approx(0.01, abs=1e-6)
+    assert large[0] > 0.7
+    assert small[0] < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # kernels are compiled the first time
+def test_both_backends_walk_on_the_same_field() -> None:
+    """From when robots have landed on stairs and waves, MuJoCo and MuJoCo Warp on its CPU device move them alike, and
+    they feel the ground with the same feet. In single precision an edge between triangles counts or not: ankles show
+    it."""
+    pytest.importorskip("mujoco_warp")
+    config = G1VelocityConfig(terrain=TerrainConfig(kinds=("stairs", "waves"), levels=2, spots=4))
+    mdp = G1Velocity(4, config)
+    start = mdp.start(torch.arange(4), torch.Generator().manual_seed(0))
+    model = mdp.model_spec().compile()
+    sims = [make_sim(model, UNITREE_G1, 4, 4, "cpu", 1, backend) for backend in ("mujoco", "warp")]
+    target = mdp.policy_io.default_pos.expand(4, 29)
+    one, two = sims
+    one.set_state(torch.arange(4), start.qpos, torch.zeros(4, 35))
+    for _ in range(6):
+        one.step(target)
+    two.set_state(torch.arange(4), one.qpos.clone(), one.qvel.clone())
+    one.set_state(torch.arange(4), one.qpos.clone(), one.qvel.clone())
+    for _ in range(3):
+        one.step(target)
+        two.step(target)
+    torch.testing.assert_close(one.qpos[:, :7].double(), two.qpos[:, :7].double(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(one.joint_pos.double(), two.joint_pos.double(), rtol=0, atol=0.02)
+    for side in ("left", "right"):
+        ours, theirs = (sim.sensor(f"{side}_sole_contact") > 0 for sim in sims)
+        assert torch.equal(ours, theirs)
+        assert ours.any()
+    assert start.qpos[:, 2].max() > 0.78  # some stand higher than on the level

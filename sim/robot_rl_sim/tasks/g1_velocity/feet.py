@@ -33,6 +33,18 @@ def add_foot_sensors(spec: mujoco.MjSpec) -> None:
                 sensor.objtype, sensor.objname = mujoco.mjtObj.mjOBJ_SITE, f"{side}_sole"
 
 
+def round_soles(spec: mujoco.MjSpec, radius_m: float) -> None:
+    """Make the soles' contact spheres larger, their lowest points staying where they are.
+
+    A height field collides as one prism for each half cell. The flanks of prisms inside the field push sideways what
+    sinks in by as much as its radius; a larger sphere hardly feels them.
+    """
+    for geom in spec.geoms:
+        if geom.name.startswith(tuple(f"{side}_foot" for side in _SIDES)):
+            geom.pos[2] += radius_m - geom.size[0]
+            geom.size = [radius_m, 0.0, 0.0]
+
+
 class Feet:
     """Reads the sensors of `add_foot_sensors`, left foot first. `state` has each foot's mode and its age."""
 

@@ -23,7 +23,7 @@ from robot_rl_sim.symmetry import DIRECTION, mirror
 from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
 from robot_rl_sim.tasks.g1_velocity import rewards as r
 from robot_rl_sim.tasks.g1_velocity.commands import CommandConfig, VelocityCommands
-from robot_rl_sim.tasks.g1_velocity.feet import Feet, add_foot_sensors
+from robot_rl_sim.tasks.g1_velocity.feet import Feet, add_foot_sensors, round_soles
 from robot_rl_sim.terrain import Terrain, TerrainConfig
 
 COMMAND = "velocity_command"
@@ -87,6 +87,9 @@ class G1VelocityConfig:
     weights: Weights = field(default_factory=Weights)
 
 
+_ROUGH_SOLE_M = 0.02
+"""Radius of the soles' contact spheres on the height field; feet sink in by up to 3 mm when they land."""
+
 # Points around the robot whose height critics are told, m forward and left in its heading's frame.
 _SCAN = tuple((0.3 * i, 0.25 * j) for i in (-2, -1, 0, 1, 2) for j in (-1, 0, 1))
 _SCAN_IMAGE = tuple((3 * i + 2 - j, 1) for i in range(5) for j in range(3))
@@ -146,6 +149,7 @@ class G1Velocity:
         spec = load_spec(self.robot.name)
         add_foot_sensors(spec)
         if self.terrain:
+            round_soles(spec, _ROUGH_SOLE_M)
             self.terrain.add_to(spec)
         return spec
 
