@@ -32,8 +32,8 @@ SAC: Mapping[str, Any] = {
     "initial_alpha": 0.01,
     "normalize_obs": True,
 }
-"""An hour on one core with `--compile --precision bfloat16`. A fall takes a second to become one, so the discount is that
-of a second or two (the default, 0.99): with 0.97 it was not learned to stand. Most of the time goes into updates, which
+"""An hour on one core with `--compile --precision bfloat16`. A fall takes a second to become one, so the discount is
+that of a second or two (the default, 0.99): with 0.97 it was not learned to stand. Most time goes into updates, which
 is why batches are small, and their mirror images in them."""
 
 
