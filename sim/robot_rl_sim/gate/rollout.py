@@ -11,7 +11,7 @@ from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.contract import Contract
 from robot_rl.env import RobotVecEnv
 
-REPLAY_STEPS = 10
+REPLAY_STEPS = 5
 """Steps over which actions are replayed: enough for a wrong sign or scale of any sensor to show, and too few for small
 differences of the physics to have grown."""
 
