@@ -122,7 +122,7 @@ def test_it_learns_exports_verifies_and_runs(added: Added, tmp_path: Path) -> No
     assert result.evaluation.success_rate is not None
     env = task.make_env(num_envs=64, seed=1_000)
     floors = [evaluate(env, policy, 64, 1_000).success_rate for policy in (zero_policy(env), random_policy(env, 0))]
-    assert floors == [0, 0]
+    assert max(floor for floor in floors if floor is not None) < 0.05
     assert result.evaluation.success_rate > 0.5
     exported = export.run(export.ExportArgs(result.run_dir))
     assert exported.ok

@@ -78,10 +78,12 @@ class TrackPose:
 
     def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
         poses, device = self.state["poses"], generator.device
-        begin, end = torch.randint(len(poses), (2, len(worlds)), generator=generator, device=device)
+        n, k = len(poses), len(worlds)
+        begin = torch.randint(n, (k,), generator=generator, device=device)
+        end = (begin + torch.randint(1, n, (k,), generator=generator, device=device)) % n  # another one
         qpos, goal = poses[begin], poses[end][:, self._addresses].float()
         self.state["distance"][worlds] = self._errors(qpos[:, self._addresses].float(), goal).mean(-1)
-        return Start(qpos, qvel=torch.zeros(len(worlds), self._nv, device=device), command=goal)
+        return Start(qpos, qvel=torch.zeros(k, self._nv, device=device), command=goal)
 
     def privileged(self, sim: BatchSim) -> Tensor:
         return torch.zeros(sim.num_worlds, 0, device=sim.device)
