@@ -92,6 +92,8 @@ _ROUGH_SOLE_M = 0.02
 
 # Points around the robot whose height critics are told, m forward and left in its heading's frame.
 _SCAN = tuple((0.3 * i, 0.25 * j) for i in (-2, -1, 0, 1, 2) for j in (-1, 0, 1))
+_MIDDLE = len(_SCAN) // 2
+"""The point of the scan that lies under the pelvis."""
 _SCAN_IMAGE = tuple((3 * i + 2 - j, 1) for i in range(5) for j in range(3))
 _FEET_IMAGE = ((1, 1), (0, 1))
 
@@ -177,7 +179,7 @@ class G1Velocity:
         base, velocity = sim.qpos[:, :7].float(), sim.qvel[:, :3].float()
         heading = _heading(base[:, 3:])
         foot_pos, _, contact = self._feet.read(sim)
-        height, foot_height = self._above_ground(base, heading, foot_pos)
+        height, foot_height, around = self._above_ground(base, heading, foot_pos)
         columns = [
             _to_heading(velocity[:, :2], heading),
             velocity[:, 2:],
@@ -186,8 +188,8 @@ class G1Velocity:
             self.state["foot_mode_s"] / self.config.longest_stance_s,
             10 * foot_height,
         ]
-        if self.terrain:
-            columns.append(10 * (self._around(base, heading) - self.terrain.height(base[:, :2]).unsqueeze(-1)))
+        if around is not None:
+            columns.append(10 * (around - around[:, _MIDDLE : _MIDDLE + 1]))
         return torch.cat(columns, -1)
 
     def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
@@ -196,7 +198,7 @@ class G1Velocity:
         heading, gravity_b = _heading(base[:, 3:]), gravity_in_body(base[:, 3:])
         foot_pos, foot_velocity, contact = self._feet.read(sim)
         mode_s = self._feet.update(contact, c.control_period_s)
-        height, foot_height = self._above_ground(base, heading, foot_pos)
+        height, foot_height, _ = self._above_ground(base, heading, foot_pos)
         fallen = (gravity_b[:, 2] > -self._cos_max_tilt) | (height < c.min_height_m)
 
         # The world's vertical is minus gravity's direction.
@@ -247,17 +249,15 @@ class G1Velocity:
             metrics=metrics,
         )
 
-    def _around(self, base: Tensor, heading: Tensor) -> Tensor:
-        """Heights (n, 15) m of the ground at the points of the scan."""
-        assert self.terrain is not None
-        return self.terrain.height(base[:, None, :2] + _from_heading(self._scan, heading))
-
-    def _above_ground(self, base: Tensor, heading: Tensor, foot_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Height (n,) m of the pelvis above the mean of the ground around, and of each sole (n, 2) m above its own."""
+    def _above_ground(self, base: Tensor, heading: Tensor, foot_pos: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Height (n,) m of the pelvis above the mean of the ground around, of each sole (n, 2) m above its own, and of
+        the ground (n, 15) m at the points of the scan, unless it is level."""
         if self.terrain is None:
-            return base[:, 2], foot_pos[..., 2]
-        around = self._around(base, heading).mean(-1)
-        return base[:, 2] - around, foot_pos[..., 2] - self.terrain.height(foot_pos[..., :2])
+            return base[:, 2], foot_pos[..., 2], None
+        points = base[:, None, :2] + _from_heading(self._scan, heading)
+        ground = self.terrain.height(torch.cat((points, foot_pos[..., :2]), 1))
+        around = ground[:, :-2]
+        return base[:, 2] - around.mean(-1), foot_pos[..., 2] - ground[:, -2:], around
 
     def _place(self, worlds: Tensor, obeyed: Tensor, generator: torch.Generator) -> Tensor:
         """Where (k, 3) m `worlds` begin, on ground made harder or easier by how their last episodes went.
