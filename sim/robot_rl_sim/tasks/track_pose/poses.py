@@ -15,8 +15,8 @@ from robot_rl_sim.models import default_qpos
 
 RANGE_USED = (0.15, 0.85)
 """Part of each joint's range that goals are drawn from: targets need room beyond, as gravity and friction demand."""
-_SHRINK = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
-"""A pose in which the robot would touch something is drawn in towards the home pose until it does not."""
+_SHRINK = (1.0, 0.8, 0.6, 0.4, 0.2)
+"""A pose in which the robot would touch something is drawn in towards the home pose until it does not, or is that."""
 _CLEARANCE_M = 0.005
 _SETTLE_S = 0.5
 
@@ -42,14 +42,16 @@ def sample_poses(model: mujoco.MjModel, robot: RobotSpec, n: int, seed: int) -> 
     settles = any(int(k) != int(mujoco.mjtEq.mjEQ_JOINT) for k in model.eq_type)
     poses = np.empty((n, model.nq))
     for i in range(n):
-        drawn = rng.uniform(low, high)
+        drawn, poses[i] = rng.uniform(low, high), home
         for part in _SHRINK:
             pose = home.copy()
             pose[addresses] += part * (drawn - home[addresses])
             follow(model, pose, followers)
             if _touching(near, around, pose) <= usual:
+                poses[i] = pose
                 break
-        poses[i] = _settled(model, data, pose, addresses) if settles else pose
+        if settles:
+            poses[i] = _settled(model, data, poses[i], addresses)
     return torch.from_numpy(poses)
 
 
