@@ -130,8 +130,11 @@ def test_success_needs_every_tip_near_in_each_of_the_last_five_steps() -> None:
 
 @pytest.mark.parametrize("task", ["leap-reach", "shadow-reach"])
 def test_servoing_to_the_goal_pose_succeeds(task: str) -> None:
-    """The task can be done: targets moved straight to the goal pose, blind to collisions, nearly always succeed."""
-    env = get_task(task).make_env(num_envs=64, seed=0, num_threads=2)
+    """The task can be done: targets moved straight to the goal pose, blind to collisions, nearly always succeed.
+
+    With the dynamics as modelled: blind to the fingertips, too, this has no answer to random torques at a wrist.
+    """
+    env = get_task(task).make_env(num_envs=64, seed=0, num_threads=2, randomize=False)
     env.reset(seed=0)
     inputs = env.policy_inputs()
     poses = env.mdp.state["poses"][torch.cdist(inputs["fingertip_goal"], env.mdp.state["goals"]).argmin(1)]
@@ -140,10 +143,12 @@ def test_servoing_to_the_goal_pose_succeeds(task: str) -> None:
     assert step.info["success"].float().mean() > 0.85
 
 
-@HANDS
-def test_the_scripted_policy_reaches_most_goals(hand: ReachHand) -> None:
-    env = make(hand, num_envs=32)
-    evaluation = evaluate(env, servo(env), 32, seed=0)
+@pytest.mark.parametrize("task", ["leap-reach", "shadow-reach"])
+def test_the_scripted_policy_reaches_most_goals_whatever_is_randomised(task: str) -> None:
+    chosen = get_task(task)
+    env = chosen.make_env(num_envs=32, seed=0, num_threads=2)
+    assert chosen.scripted is not None
+    evaluation = evaluate(env, chosen.scripted(env), 32, seed=0)
     assert evaluation.success_rate is not None
     assert evaluation.success_rate > 0.7  # doing nothing and acting at random never succeed
 
