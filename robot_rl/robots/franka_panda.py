@@ -5,7 +5,7 @@ vendor's franka_description). Velocity limits: the vendor's interface specificat
 
 The vendor's torque interface compensates gravity and motor friction itself, by link-side torque sensors, so a joint is
 an impedance: gains are chosen for the inertia that the joint carries, not for that of its motor. Stiffness is that of
-the vendor's joint impedance example (600, 600, 600, 600, 250, 150, 50 N m/rad); at half a metre it yields about 1 mm per
+the vendor's joint impedance example (600, 600, 600, 600, 250, 150, 50 N m/rad); at half a metre it yields 1 mm per
 newton, which is what lets a peg find its hole. Damping is chosen by the ratio kd / (2 sqrt(kp M)), with M the largest
 diagonal entry of the mass matrix over all poses: 0.7 at the shoulder, where M varies tenfold, and 1 at the wrist, where
 it hardly varies. The vendor's examples damp with (50, 50, 50, 50, 30, 25, 15) and, for the newer arm of the same
