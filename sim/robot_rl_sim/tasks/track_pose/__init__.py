@@ -22,7 +22,7 @@ def sac_preset(n_joints: int) -> dict[str, Any]:
     """About a minute on one idle core, from 6 to 32 joints; see card.md."""
     return {
         "num_envs": 128,
-        "total_env_steps": 20_000 + 1_500 * n_joints,
+        "total_env_steps": 15_000 + 2_500 * n_joints,
         "warmup_env_steps": 2_560,
         # More joints, more actions whose worth the critics must tell apart.
         "updates_per_env_step": 0.008 * n_joints,
