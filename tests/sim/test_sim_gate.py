@@ -120,8 +120,9 @@ def test_a_healthy_policy_passes_other_physics(bundle, env) -> None:
     report = run_gate(bundle, env, variants, 7, lambda v: variant_env(env, v))
     assert reason(report) == ""
     assert all(f.success_rate > 0.9 for f in report.findings)
-    # The physics did change.
-    assert all(any(m.value > 0 for m in f.measures) for f in report.findings)
+    # The physics did change, but for the cone perhaps, which takes a contact.
+    changed = {f.variant.name for f in report.findings if f.return_mean != report.reference.returns.mean()}
+    assert changed >= {"timestep/half", "timestep/double", "integrator/euler"}
 
 
 def swap_joints(x: torch.Tensor) -> torch.Tensor:

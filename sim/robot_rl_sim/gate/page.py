@@ -15,7 +15,7 @@ from robot_rl.commands.result import Row
 from robot_rl_sim.gate.compare import FAMILY_ERROR, Tolerance
 from robot_rl_sim.gate.gate import Finding, GateReport
 from robot_rl_sim.gate.rollout import REPLAY_STEPS
-from robot_rl_sim.gate.variants import CORNER_TOLERANCE, PHYSICS_TOLERANCE
+from robot_rl_sim.gate.variants import CORNER_TOLERANCE, DOUBLE_STEP_TOLERANCE, PHYSICS_TOLERANCE
 
 _HEADER = ("variant", "verdict", "success", "return", "replay", "observations", "differs most")
 
@@ -114,11 +114,11 @@ def write_page(path: Path, report: GateReport, bundle: Bundle) -> None:
         "observation's mean, spread or distribution over whole episodes, in units of the tolerance. A difference "
         f"counts if a paired test rejects chance; all tests together err with probability {FAMILY_ERROR:g}.",
         "",
-        "| tolerance | other physics | corner of the randomisation |",
-        "|---|---|---|",
+        "| tolerance | other physics | twice the time step | corner of the randomisation |",
+        "|---|---|---|---|",
     ]
     for f in dataclasses.fields(Tolerance):
-        values = (getattr(t, f.name) for t in (PHYSICS_TOLERANCE, CORNER_TOLERANCE))
+        values = (getattr(t, f.name) for t in (PHYSICS_TOLERANCE, DOUBLE_STEP_TOLERANCE, CORNER_TOLERANCE))
         lines.append(f"| {f.name} | {' | '.join('not judged' if v is None else f'{v:g}' for v in values)} |")
     _write(path, "\n".join(lines) + "\n")
 
