@@ -97,6 +97,8 @@ class FakeRobot:
             "imu_quat_wxyz": np.array([[1.0, 0.0, 0.0, 0.0]]),
             "imu_ang_vel_b": np.zeros((1, 3)),
             "imu_lin_acc_b": np.array([[0.0, 0.0, 9.81]]),
+            "object_pos": np.zeros((1, 3)),
+            "object_quat_wxyz": np.array([[1.0, 0.0, 0.0, 0.0]]),
         }
         present = {name: value for name, value in measured.items() if name in self.spec.state_fields}
         return RobotState(stamp_s=np.array([self.clock.now()]), **present)
