@@ -24,6 +24,8 @@ NATURAL_FREQUENCY_HZ = 5.0
 DAMPING_RATIO = 1.0
 SAG = 0.02
 """Share of its range by which gravity may bend a joint with derived gains; stiffness is raised until it does not."""
+HOME_MARGIN = 0.0501
+"""Share of the range, just above SafetyProfile.soft_margin."""
 RAMP_S = 0.1
 """An assumed effort limit brings the load to the speed limit in this time."""
 _UNKNOWN = {
@@ -146,13 +148,15 @@ def _limits(model: mujoco.MjModel, given: Given, choices: Choices, findings: Fin
 
 
 def _home(name: str, lower: float, upper: float, key: float | None, findings: Findings) -> float:
-    """The keyframe's position; without one, zero where a margin is left to both limits, else the middle."""
+    """The keyframe's position; without one, zero where it lies within the limits, else the middle. Always inside the
+    margin that the safety filter keeps to both limits: it lets no robot stand outside."""
+    margin = HOME_MARGIN * (upper - lower)
+    low, high = lower + margin, upper - margin
     if key is None:
-        margin = 0.05 * (upper - lower)
-        return 0.0 if lower + margin <= 0.0 <= upper - margin else (lower + upper) / 2
-    if not lower <= key <= upper:
-        findings.add("home pose outside the limits, moved to the nearest", name)
-    return min(max(key, lower), upper)
+        return 0.0 if low <= 0.0 <= high else (lower + upper) / 2
+    if not low <= key <= high:
+        findings.add("home pose outside the soft limits, moved to the nearest", name)
+    return min(max(key, low), high)
 
 
 def _gains(
