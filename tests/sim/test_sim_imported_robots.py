@@ -34,8 +34,9 @@ class Case:
     urdf: bool = False
 
 
-# Position actuators, motors, tendons, a quadruped, and a URDF with neither actuators nor limits of torque and speed.
+# Position actuators, motors, tendons, linkages; legs, hands, a gripper.
 CASES = {
+    "robotiq": Case(_LARGE, "robotiq_2f85_v4/2f85.xml", 1, False),
     "spot": Case(
         _LARGE,
         "boston_dynamics_spot/scene.xml",
@@ -47,6 +48,10 @@ CASES = {
     "unitree_h1": Case(_HUMANOID, "unitree_h1/h1.xml", 19, True),
     "aero_hand": Case(_LARGE, "tetheria_aero_hand_open/right_hand.xml", 11, False),
     "unitree_go1": Case(_LARGE, "unitree_go1/scene.xml", 12, True),
+}
+
+# With large meshes, soft servos, two arms, and a URDF with neither actuators nor limits of torque and speed.
+MORE = {
     "barkour": Case(
         _LARGE,
         "google_barkour_vb/barkour_vb_rev_1_0_head_straight.urdf",
@@ -55,10 +60,6 @@ CASES = {
         Choices(armature=("0.01",)),
         urdf=True,
     ),
-}
-
-# With large meshes, joints of no armature, two arms, a gripper of linkages.
-MORE = {
     "booster_t1": Case(_HUMANOID, "booster_t1/scene.xml", 23, True),
     "robotis_op3": Case(_HUMANOID, "robotis_op3/scene.xml", 20, True),
     "spot_arm": Case(
@@ -67,7 +68,6 @@ MORE = {
     "berkeley_humanoid": Case(_HUMANOID, "berkeley_humanoid/scene.xml", 12, True),
     "apollo": Case(_HUMANOID, "apptronik_apollo/scene.xml", 32, True),
     "aloha": Case(_LARGE, "aloha/scene.xml", 14, False),
-    "robotiq": Case(_LARGE, "robotiq_2f85_v4/2f85.xml", 1, False),
 }
 EVERY = CASES | MORE
 
