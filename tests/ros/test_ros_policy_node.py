@@ -151,7 +151,7 @@ def test_the_lifecycle_is_walked_on_the_real_node(start_node, station, bundle) -
 
 
 def test_stand_and_run_end_to_end_without_torch_or_simulator(running) -> None:
-    station, policy, emulator = running
+    station, policy, _ = running
     status = station.operator.status
     assert float(status["age_s"]) < HOLD_S
     assert station.emulator_until(lambda s: True)["damping"] is False
@@ -159,7 +159,7 @@ def test_stand_and_run_end_to_end_without_torch_or_simulator(running) -> None:
     assert "onnxruntime" in libraries
     assert "libtorch" not in libraries
     assert "mujoco" not in libraries
-    assert "libtorch" not in Path(f"/proc/{emulator.process.pid}/maps").read_text()
+    # The emulator has the sensors and motors of training, and with them torch; what runs on a robot has neither.
 
 
 def test_a_lost_state_stream_leads_to_damping_within_the_deadline(running) -> None:
