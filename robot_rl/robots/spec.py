@@ -13,6 +13,16 @@ from robot_rl.errors import ContractError
 BackupTier = Literal["hold", "damp"]
 
 
+_NOT_NEGATIVE = (
+    "hard_margin_rad", "hold_limit_s", "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s",
+    "obs_trip_s",
+)  # fmt: skip
+_POSITIVE = (
+    "deadman_s", "effort_trip_share", "motor_temperature_trip_c", "winding_temperature_trip_c", "lost_packets_trip",
+    "health_age_s", "policy_age_periods", "obs_z_trip",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class SafetyProfile:
     """Thresholds of the safety filter for one robot. Sources and reasoning are with each robot's literal.
@@ -44,6 +54,50 @@ class SafetyProfile:
     """Blend from the standing pose to the policy's targets after RUN is entered."""
     deadman: bool = False
     """RUN needs an operator holding a button."""
+    deadman_s: float = 0.2
+    """A button not confirmed for this long counts as released."""
+    overrun_warn_periods: float = 1.5
+    """Loop periods between two ticks at which to warn; three such ticks in a row: hold, six: damp."""
+    overrun_hold_periods: float = 4.0
+    """Loop periods between two ticks at which to hold at once."""
+    tilt_warn_share: float = 0.7
+    """Share of the tilt trip at which to warn."""
+    effort_trip_share: float = 1.1
+    """Share of a joint's effort limit that, measured for `effort_trip_s`, means a wrong limit or a collision: hold;
+    for twice as long: damp."""
+    effort_trip_s: float = 0.2
+    motor_temperature_trip_c: float = 85.0
+    """Case of a motor: hold."""
+    winding_temperature_trip_c: float = 120.0
+    battery_trip_share: float = 0.2
+    """State of charge below which to hold."""
+    lost_packets_trip: int = 10
+    """Exchanges with the motors lost in a row: hold."""
+    health_age_s: float = 2.0
+    """A report of the robot's health older than this: warn."""
+    policy_age_periods: float = 2.0
+    """A policy that has not answered for this many of its periods: hold."""
+    obs_z_trip: float = 10.0
+    """Standard deviations from the mean of training beyond which an observation was never seen: warn."""
+    obs_trip_s: float = 0.5
+    """Observations beyond `obs_z_trip` that exceed the others by this much time: hold."""
+    recoverability_trip: float = 0.5
+    """Estimated probability that the backup still succeeds, where a policy estimates it; below: hold."""
+    workspace_low_m: tuple[float, ...] = ()
+    """(3,) Corner of the box, in the frame of the robot's root body, that no tip of a chain may leave: hold. Empty:
+    no box."""
+    workspace_high_m: tuple[float, ...] = ()
+    residual_bound_rad: float | None = None
+    """Largest difference between a target and the base target that it corrects, where there is one."""
+    joint_inertia_kg_m2: tuple[float, ...] = ()
+    """Largest inertia that each motor moves, links included: what the braking bound computes with. Empty: no bound."""
+    joint_load_nm: tuple[float, ...] = ()
+    """Largest static load per joint, such as gravity's, which braking has to carry besides. Empty: none."""
+    brake_effort_share: float = 0.5
+    """Share of the effort limit that the braking bound counts on."""
+    effort_clamp_share: float | None = None
+    """Targets may ask for at most this share of the effort limit at the start of a tick; None: the motor's own limit
+    is left to it."""
 
     def __post_init__(self) -> None:
         if not 0 < self.state_hold_s <= self.state_damp_s:
@@ -52,16 +106,30 @@ class SafetyProfile:
             raise ContractError(f"soft_margin must be in [0, 0.5), got {self.soft_margin}")
         if self.backup not in get_args(BackupTier):
             raise ContractError(f"backup {self.backup!r}; valid: {', '.join(get_args(BackupTier))}")
-        for name in ("hard_margin_rad", "hold_limit_s", "stand_duration_s", "stand_error_rad", "soft_start_s"):
+        for name in _NOT_NEGATIVE:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ContractError(f"{name} must be finite and not negative, got {getattr(self, name)}")
-        for name in ("tilt_trip_rad", "base_ang_vel_trip_rad_s"):
+        for name in _POSITIVE:
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ContractError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("tilt_trip_rad", "base_ang_vel_trip_rad_s", "residual_bound_rad", "effort_clamp_share"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ContractError(f"{name} must be positive or None, got {value}")
-        for name in ("damping_kd_nms_rad", "target_rate_limit_rad_s", "joint_vel_trip_rad_s"):
+        for name in ("damping_kd_nms_rad", "target_rate_limit_rad_s", "joint_vel_trip_rad_s", "joint_inertia_kg_m2"):
             if any(not (math.isfinite(v) and v > 0) for v in getattr(self, name)):
                 raise ContractError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        if any(not (math.isfinite(v) and v >= 0) for v in self.joint_load_nm):
+            raise ContractError(f"joint_load_nm must be finite and not negative, got {self.joint_load_nm}")
+        for name in ("battery_trip_share", "recoverability_trip", "brake_effort_share", "tilt_warn_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ContractError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        for name in ("overrun_warn_periods", "overrun_hold_periods"):
+            if not getattr(self, name) > 1:
+                raise ContractError(f"{name} must be above 1, got {getattr(self, name)}")
+        low, high = self.workspace_low_m, self.workspace_high_m
+        if len(low) != len(high) or len(low) not in (0, 3) or not all(a < b for a, b in zip(low, high, strict=True)):
+            raise ContractError(f"workspace_low_m {low} must be three numbers below those of workspace_high_m {high}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +193,8 @@ class RobotSpec:
             "safety.target_rate_limit_rad_s": self.safety.target_rate_limit_rad_s,
             "safety.joint_vel_trip_rad_s": self.safety.joint_vel_trip_rad_s,
         }
+        optional = ("joint_inertia_kg_m2", "joint_load_nm")
+        sizes |= {f"safety.{name}": getattr(self.safety, name) for name in optional if getattr(self.safety, name)}
         for name, values in sizes.items():
             if len(values) != n:
                 raise ContractError(f"robot {self.name!r}: {name} has {len(values)} entries for {n} joints")

@@ -49,9 +49,18 @@ class Cause(str, Enum):
     BASE_ANG_VEL = "base_ang_vel"
     JOINT_LIMIT = "joint_limit"
     JOINT_VEL = "joint_vel"
+    JOINT_EFFORT = "joint_effort"
+    TEMPERATURE = "temperature"
+    BATTERY = "battery"
+    MOTOR_ERROR = "motor_error"
+    COMM_LOSS = "comm_loss"
     POLICY_ERROR = "policy_error"
     POLICY_INVALID = "policy_invalid"
     POLICY_STALE = "policy_stale"
+    OBS_OUT_OF_DISTRIBUTION = "obs_out_of_distribution"
+    COMMAND_EXPIRED = "command_expired"
+    RECOVERABILITY = "recoverability"
+    WORKSPACE = "workspace"
     STAND_TRACKING = "stand_tracking"
     HOLD_EXPIRED = "hold_expired"
     STOPPED = "stopped"
@@ -60,7 +69,8 @@ class Cause(str, Enum):
 LATCHED = frozenset(
     {
         Cause.OPERATOR_STOP, Cause.CLOCK, Cause.STATE_INVALID, Cause.STATE_JUMP, Cause.TILT, Cause.BASE_ANG_VEL,
-        Cause.JOINT_LIMIT, Cause.JOINT_VEL, Cause.POLICY_ERROR, Cause.POLICY_INVALID,
+        Cause.JOINT_LIMIT, Cause.JOINT_VEL, Cause.JOINT_EFFORT, Cause.TEMPERATURE, Cause.BATTERY, Cause.MOTOR_ERROR,
+        Cause.COMM_LOSS, Cause.POLICY_ERROR, Cause.POLICY_INVALID,
     }
 )  # fmt: skip
 """After these somebody must look at the robot: DAMP becomes FAULT. The others are cured by a new request to stand."""

@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.robots import RobotSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a robot says of its own condition, in joint order. None where it cannot know: no check applies then."""
+
+    stamp_s: float
+    """Time of measurement, s, on the reader's monotonic clock."""
+    motor_temperature_c: NDArray[Any] | None = None
+    """(n_joints,) of the case."""
+    winding_temperature_c: NDArray[Any] | None = None
+    """(n_joints,)"""
+    battery_share: float | None = None
+    """State of charge, in [0, 1]."""
+    motor_errors: NDArray[np.integer[Any]] | None = None
+    """(n_joints,) error word of each motor; 0: none."""
+    lost_packets: int = 0
+    """Exchanges with the motors that failed in a row."""
+
+
 class RobotInterface(Protocol):
-    """A robot of n joints in the order of `spec.joints`. Usable as a context manager; leaving it damps and releases."""
+    """A robot of n joints in the order of `spec.joints`. Usable as a context manager; leaving it damps and releases.
+
+    It may also have `health() -> Health | None`, the newest report of its own condition.
+    """
 
     spec: RobotSpec
     """What this robot is; readable before connecting."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.contract import Contract, JointSpec
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import RobotSpec, SafetyProfile
 
 Array = NDArray[np.float64]
@@ -43,28 +45,110 @@ _STRICTER = {
     "stand_duration_s": "higher",
     "stand_error_rad": "lower",
     "soft_start_s": "higher",
+    "deadman_s": "lower",
+    "overrun_warn_periods": "lower",
+    "overrun_hold_periods": "lower",
+    "tilt_warn_share": "lower",
+    "effort_trip_share": "lower",
+    "effort_trip_s": "lower",
+    "motor_temperature_trip_c": "lower",
+    "winding_temperature_trip_c": "lower",
+    "battery_trip_share": "higher",
+    "lost_packets_trip": "lower",
+    "health_age_s": "lower",
+    "policy_age_periods": "lower",
+    "obs_z_trip": "lower",
+    "obs_trip_s": "lower",
+    "recoverability_trip": "higher",
+    "workspace_low_m": "higher",
+    "workspace_high_m": "lower",
+    "residual_bound_rad": "lower",
+    "joint_inertia_kg_m2": "higher",
+    "joint_load_nm": "higher",
+    "brake_effort_share": "lower",
+    "effort_clamp_share": "lower",
 }
+_NO_ORDER = ("damping_kd_nms_rad",)
+"""Fields of which neither more nor less is stricter."""
+
+
+def apply_overrides(
+    profile: SafetyProfile, overrides: Mapping[str, Any], *, may_widen: bool, source: str
+) -> tuple[SafetyProfile, tuple[str, ...]]:
+    """The profile with `overrides` (field -> value; for a field of one entry per joint also one number for all).
+
+    Stricter values are always taken; wider ones only if `may_widen`, which is for a file about one unit of a robot.
+    Returns the profile and one line for the log per value that was changed, naming `source`. Raises ConfigError naming
+    the field and the values for a field that does not exist, a value of the wrong kind, or a wider value where none is
+    allowed.
+    """
+    fields = tuple(f.name for f in dataclasses.fields(profile))
+    unknown = sorted(set(overrides) - set(fields))
+    if unknown:
+        raise ConfigError(
+            f"{source}: unknown safety limits {', '.join(map(repr, unknown))}; valid: {', '.join(fields)}"
+        )
+    changes, lines = {}, []
+    for name, given in overrides.items():
+        current = getattr(profile, name)
+        value = _like(given, current, f"{source}: {name}")
+        if value == current:
+            continue
+        wider = not _is_tighter(name, current, value)
+        if wider and not may_widen:
+            raise ConfigError(f"{source}: safety limit {name} may only be tightened: {value} is wider than {current}")
+        changes[name] = value
+        lines.append(f"{source}: safety limit {name} {'WIDENED' if wider else 'tightened'} from {current} to {value}")
+    try:
+        return dataclasses.replace(profile, **changes), tuple(lines)
+    except ContractError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _like(value: Any, current: Any, where: str) -> Any:
+    """`value` in the form of `current`; what only a text file or a shell makes different is forgiven."""
+    if isinstance(current, (bool, str)):
+        good = type(value) is type(current)
+    elif isinstance(current, tuple):
+        if _is_number(value) and current:
+            value = (value,) * len(current)
+        good = isinstance(value, (list, tuple)) and all(_is_number(v) for v in value)
+        good = good and (not current or len(value) == len(current))
+        value = tuple(float(v) for v in value) if good else value
+    else:
+        good = _is_number(value) or (current is None and value is None)
+        value = float(value) if good and value is not None and not isinstance(current, int) else value
+    if not good:
+        wanted = f"{len(current)} numbers" if isinstance(current, tuple) and current else type(current).__name__
+        raise ConfigError(f"{where} is {value!r}; must be like {current!r} ({wanted})")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_tighter(name: str, current: Any, value: Any) -> bool:
+    if name == "backup":
+        return value == current or (current, value) == ("hold", "damp")
+    if name == "deadman":
+        return bool(value) or not current
+    return name in _STRICTER and _is_stricter(_STRICTER[name], current, value)
 
 
 def tighten(profile: SafetyProfile, **changes: Any) -> SafetyProfile:
     """The profile with stricter values. Raises ConfigError naming the field and both values where one is wider."""
     for name, value in changes.items():
         current = getattr(profile, name, None)
-        if name == "backup":
-            stricter = value == current or (current, value) == ("hold", "damp")
-        elif name == "deadman":
-            stricter = bool(value) or not current
-        elif name in _STRICTER:
-            stricter = _is_stricter(_STRICTER[name], current, value)
-        else:
+        if name not in (*_STRICTER, "backup", "deadman"):
             raise ConfigError(f"{name!r} cannot be tightened; valid: {', '.join((*_STRICTER, 'backup', 'deadman'))}")
-        if not stricter:
+        if not _is_tighter(name, current, value):
             raise ConfigError(f"safety limit {name} may only be tightened: {value} is wider than {current}")
     return dataclasses.replace(profile, **changes)
 
 
 def _is_stricter(direction: str, current: Any, value: Any) -> bool:
-    if current is None:
+    if current is None or (isinstance(current, tuple) and not current):
         return True
     if value is None or np.shape(value) != np.shape(current):
         return False
