@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from robot_rl.contract import JointCommand, JointSpec, RobotState, damping_command
+from robot_rl.contract import JointCommand, JointSpec, damping_command
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec, SafetyProfile
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.draws import Draws
-from robot_rl_sim.faults import DELAY_S, FAULTS, StateFault
 from robot_rl_sim.models import load_model
 from robot_rl_sim.sensors import Sensors
 from robot_rl_sim.sim_robot import SimRobot
@@ -410,43 +409,6 @@ def test_a_command_that_is_not_finite_or_of_the_wrong_length_is_refused() -> Non
     bad = dataclasses.replace(command(clock), effort=np.zeros(2))
     with pytest.raises(ContractError, match="effort"):
         robot.write(bad)
-
-
-def state_at(stamp_s: float, pos: float = 0.5) -> RobotState:
-    return RobotState(stamp_s=np.array([stamp_s]), joint_pos=np.array([[pos, 1.0]]), joint_vel=np.zeros((1, 2)))
-
-
-def test_faults_do_what_their_names_say_and_leave_other_joints_alone() -> None:
-    fault = StateFault()
-    assert fault.apply(state_at(0.0), 0.0) is not None
-    seen = {}
-    for name in FAULTS:
-        fault.set(name)
-        fault.apply(state_at(1.0, 0.5), 1.0)
-        seen[name] = fault.apply(state_at(1.01, 0.7), 1.01)
-    assert seen["drop_state"] is None
-    assert seen["delay"] is None
-    assert np.isnan(seen["nan"].joint_pos[0, 0])
-    assert seen["freeze_joint"].joint_pos[0, 0] == 0.5
-    assert seen["spike"].joint_pos[0, 0] > 10.0
-    assert all(seen[name].joint_pos[0, 1] == 1.0 for name in ("none", "nan", "freeze_joint", "spike"))
-
-
-def test_delay_hands_over_each_state_late_with_its_own_stamp() -> None:
-    fault = StateFault()
-    fault.set("delay")
-    ages = []
-    for k in range(60):
-        now = k / 64
-        if (state := fault.apply(state_at(now), now)) is not None:
-            ages.append(now - state.stamp_s[0])
-    periods = math.ceil(DELAY_S * 64)
-    assert ages == [periods / 64] * (60 - periods)
-
-
-def test_an_unknown_fault_is_refused() -> None:
-    with pytest.raises(ConfigError, match="drop_state"):
-        StateFault().set("explode")
 
 
 def test_a_hoisted_humanoid_hangs_clear_of_the_ground() -> None:

@@ -26,7 +26,7 @@ from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.receiver import CommandReceiver
 from robot_rl_bridge.ros_compat import ParameterSpec
 from robot_rl_bridge.ros_robot import COMMAND_TOPIC, IMU_TOPIC, STATE_TOPIC
-from robot_rl_sim.faults import FAULTS, StateFault
+from robot_rl_sim.faults.state import STATE_FAULT_NAMES, make_state_fault
 from robot_rl_sim.sim_robot import SimRobot
 from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL, SimRobotConfig
 
@@ -38,7 +38,7 @@ NODE_PARAMETERS = (
     ParameterSpec("rate_hz", 200.0, "Rate at which states are published.", 10.0, 1000.0),
     ParameterSpec("seed", 0, "Seed of noise, loss, latency and encoder offsets.", 0, 2**31 - 1),
     ParameterSpec("preset", "mismatched", "What the sim.* parameters start from.", choices=tuple(PRESETS)),
-    ParameterSpec("fault", "none", "Fault put into the published states.", choices=tuple(FAULTS), at_run_time=True),
+    ParameterSpec("fault", "none", "Fault of the published states.", choices=STATE_FAULT_NAMES, at_run_time=True),
     ParameterSpec("suspended", False, "Hang a floating base from a gantry; false lets go.", at_run_time=True),
     ros_compat.PRIORITY,
 )
@@ -68,13 +68,12 @@ class EmulatorNode(Node):
         self.period_s = 1.0 / values["rate_hz"]
         self.robot = SimRobot(self.spec, config, seed=values["seed"])
         self.robot.suspended = values["suspended"]
-        self.fault = StateFault()
-        self.fault.set(values["fault"])
+        self._set_fault(values["fault"])
         self._order = converters.JointOrder(self.spec.joint_names, extra_allowed=False)
         self._receiver = CommandReceiver()
         self._accepted = self._published = 0
         self._last_stamp_s = self._sent_stamp_s = -1.0
-        self._fault_since_s = self._damping_since_s = time.monotonic()
+        self._damping_since_s = time.monotonic()
         self._damping = True
         self._next_status_s = 0.0
         self._joints = self.create_publisher(JointState, STATE_TOPIC, ros_compat.SENSOR_QOS)
@@ -98,8 +97,8 @@ class EmulatorNode(Node):
         self._watch_damping(now)
         if state is not None and state.stamp_s[0] > self._last_stamp_s:
             self._last_stamp_s = float(state.stamp_s[0])
-            if (passed := self.fault.apply(state, now)) is not None:
-                self._publish(passed, now)
+            for arriving in self._fault(state, now):
+                self._publish(arriving, now)
         if self._truth.get_subscription_count():
             pos, vel = self.robot.joint_pos, self.robot.joint_vel
             self._truth.publish(converters.encode_joint_state(self.spec.joint_names, time.time(), pos, vel, None))
@@ -112,7 +111,7 @@ class EmulatorNode(Node):
         return {
             "robot": self.spec.name,
             "time_s": time.monotonic(),
-            "fault": self.fault.name,
+            "fault": self._fault_name,
             "fault_since_s": self._fault_since_s,
             "last_state_s": self._sent_stamp_s,
             "states_published": self._published,
@@ -143,6 +142,10 @@ class EmulatorNode(Node):
         self._published += 1
         self._sent_stamp_s = float(state.stamp_s[0])
 
+    def _set_fault(self, name: str) -> None:
+        self._fault, self._fault_name = make_state_fault(name, self.spec), name
+        self._fault_since_s = time.monotonic()
+
     def _watch_damping(self, now: float) -> None:
         if self.robot.damping != self._damping:
             self._damping, self._damping_since_s = self.robot.damping, now
@@ -164,12 +167,13 @@ class EmulatorNode(Node):
         try:
             for parameter in parameters:
                 ros_compat.check_parameter(specs[parameter.name], parameter.value)
+                if parameter.name == "fault":
+                    make_state_fault(str(parameter.value), self.spec)
         except (ConfigError, KeyError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         for parameter in parameters:
             if parameter.name == "fault":
-                self.fault.set(str(parameter.value))
-                self._fault_since_s = time.monotonic()
+                self._set_fault(str(parameter.value))
             elif parameter.name == "suspended":
                 self.robot.suspended = bool(parameter.value)
         return SetParametersResult(successful=True)
