@@ -100,6 +100,16 @@ class DumpingVecEnv(VecEnv, Protocol):
 
 
 @runtime_checkable
+class CompilableVecEnv(VecEnv, Protocol):
+    """A VecEnv whose steps can be made faster by torch.compile."""
+
+    def compile(self) -> None:
+        """From now on, run what surrounds the physics compiled: the next step takes long, those after it less time than
+        before. Raises ConfigError without the C++ compiler that this takes on a CPU."""
+        ...
+
+
+@runtime_checkable
 class RenderedVecEnv(VecEnv, Protocol):
     """A VecEnv that can be looked at."""
 

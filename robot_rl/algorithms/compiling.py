@@ -17,8 +17,18 @@ R = TypeVar("R")
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
     """The function, compiled for the shapes it meets. Raises ConfigError without the C++ compiler that this takes."""
-    compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise ConfigError(f"compile needs a C++ compiler, and {compiler!r} is not on the PATH; install it, or set CXX")
+    if device.type == "cpu" and not compiler_found():
+        raise ConfigError(
+            f"compile needs a C++ compiler, and {_compiler()!r} is not on the PATH; install it, or set CXX"
+        )
     # On a CPU, kernels called from C++ instead of Python save a tenth of a small update.
     return torch.compile(function, dynamic=False, options={"cpp_wrapper": True} if device.type == "cpu" else None)
+
+
+def compiler_found() -> bool:
+    """Whether there is the C++ compiler that compiling for a CPU takes."""
+    return shutil.which(_compiler()) is not None
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robot_rl.algorithms.algorithm import Algorithm, get_algorithm
 from robot_rl.data.formats import find_dataset, read_dataset
-from robot_rl.env import RobotVecEnv, Task, VecEnv
+from robot_rl.env import CompilableVecEnv, RobotVecEnv, Task, VecEnv
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.replay.dataset import check_transitions, digest, fill_replay
 from robot_rl.replay.mirror import Mirror
@@ -201,6 +201,8 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
         backend=config.env_backend,
     )
     env = make_env(num_envs=config.num_envs, seed=env_seed)
+    if getattr(config.algorithm, "compile", False) and isinstance(env, CompilableVecEnv):
+        env.compile()
     eval_envs = min(config.evaluate_episodes, max(config.num_envs, 8))
     eval_env = make_env(num_envs=eval_envs, seed=eval_seed)
     # Environments whose native action range is not [-1, 1] state it, for entropy_units="environment".

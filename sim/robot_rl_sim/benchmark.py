@@ -2,8 +2,9 @@
 
 All contenders are measured in interleaved rounds on all cores; a value is the median over rounds, a ratio the median of
 the rounds' own ratios, so that a machine that slows down for a while does not favour anyone. Ours does all of its task:
-observation, reward, randomisation, sensor noise, latency, episode ends. The peers step the same model in the barest
-environment there is (`BareEnv`); EnvPool steps its own tasks with these robots, if it is installed (`make peers`).
+observation, reward, randomisation, sensor noise, latency, episode ends; as it is and, with a C++ compiler, compiled.
+The peers step the same model in the barest environment there is (`BareEnv`); EnvPool steps its own tasks with these
+robots, if it is installed (`make peers`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import gymnasium as gym
 import torch
 
+from robot_rl.algorithms.compiling import compiler_found
 from robot_rl.benchmarks.peers import peer_process, peers_python
 from robot_rl.commands.result import Result, Row
 from robot_rl.env import Task
@@ -56,8 +58,9 @@ def benchmark(rounds: int = ROUNDS, round_s: float = ROUND_S) -> Result:
 
 
 def benchmark_task(task: Task, rounds: int, round_s: float) -> list[Row]:
-    env = task.make_env(num_envs=NUM_ENVS, seed=0)
+    env, compiled = (task.make_env(num_envs=NUM_ENVS, seed=0) for _ in range(2))
     assert isinstance(env, SimVecEnv)
+    assert isinstance(compiled, SimVecEnv)
     with ExitStack() as stack:
         # Processes first: forking is safest before threads are busy.
         contenders = {ASYNC: stack.enter_context(_async(env)), SUBPROC: stack.enter_context(_subproc(env))}
@@ -73,13 +76,20 @@ def benchmark_task(task: Task, rounds: int, round_s: float) -> list[Row]:
             "ours": partial(_rate, _env_runner(env, actions)),
             PHYSICS: partial(_rate, PhysicsOnly(env, actions, SEGMENT).run),
         } | contenders
+        if compiler_found():
+            compiled.compile()
+            contenders |= {"ours, compiled": partial(_rate, _env_runner(compiled, actions))}
         rates = _interleaved(contenders, rounds, round_s)
-    env.close()
+    for own in (env, compiled):
+        own.close()
 
-    ours = rates.pop("ours")
     name = f"env/{task.name}/{NUM_ENVS}"
+    ours = {name: rates.pop("ours")}
+    if "ours, compiled" in rates:
+        ours[f"{name}/compiled"] = rates.pop("ours, compiled")
     rows = [
-        Row(name, statistics.median(ours), "env steps/s", reference, _median_ratio(ours, theirs))
+        Row(row, statistics.median(own), "env steps/s", reference, _median_ratio(own, theirs))
+        for row, own in ours.items()
         for reference, theirs in rates.items()
     ]
     return rows + [Row(f"{name}/{k}", statistics.median(v), "env steps/s") for k, v in rates.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robot_rl.algorithms.compiling import compiled
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
@@ -24,7 +26,7 @@ from robot_rl_sim.draws import Draws
 from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.randomizer import Randomizer
-from robot_rl_sim.sensors import Sensors
+from robot_rl_sim.sensors import Chance, Sensors
 
 if TYPE_CHECKING:
     from robot_rl_sim.camera import WorldCamera
@@ -43,6 +45,21 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What a step was worth and what is seen after it, of all worlds, before any new episode; see robot_rl.env.Step."""
+
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    info: dict[str, Tensor]
+    inputs: dict[str, Tensor]
+    obs: Tensor
+    privileged: Tensor
+    checksum: Tensor
+    """Finite, unless a reward or an observation is not."""
 
 
 class SimVecEnv:
@@ -87,6 +104,10 @@ class SimVecEnv:
         self.first_mdp_state = {name: value.clone() for name, value in mdp.state.items()}
         """The task's own state before any episode."""
         self._no_command = zeros(n, 0)
+        self._privileged: Tensor | None = None
+        """Of the present states, where they were computed already."""
+        self._trace = sim.trace() if self._sensors.late else None
+        self._judge = self._judged
         self.reset()
 
     def _set_up_randomization(self, fields: tuple[str, ...]) -> None:
@@ -139,14 +160,49 @@ class SimVecEnv:
         if self._pushes:
             self._pushes.apply(self.sim, self._generator)
         diverged = self._advance(self._servo_targets(target))
-        self._steps += 1
+        drawn = torch.rand(self.num_envs, self.mdp.outcome_draws, generator=self._generator, device=self.device)
+        chance = self._sensors.draw(self.num_envs, self._generator)
+        j = self._judge(action, target, diverged, drawn, chance)
+        if not isfinite(j.checksum.item()):
+            for name, value in j.info.items():
+                if name.startswith("reward/"):
+                    _check_finite(name, value)
+            self._check_obs(j.obs)
+        self._inputs, self._obs, self._privileged = j.inputs, j.obs, j.privileged
+        ended = (j.terminated | j.truncated).nonzero().squeeze(-1)
+        if len(ended):
+            self._start(ended)
+        return Step(
+            self._obs.clone(), j.reward, j.terminated, j.truncated, j.obs.clone(), j.info,
+            j.privileged.clone() if self.privileged_dim else None,
+        )  # fmt: skip
 
-        outcome = self.mdp.outcome(self._transition(action), self._generator)
-        reward = _total(outcome.rewards)
+    def compile(self) -> None:
+        """See robot_rl.env.CompilableVecEnv."""
+        self._judge = compiled(self._judged, self.device)
+
+    def privileged(self) -> Tensor:
+        """(n_envs, privileged_dim) of the states after the last step or reset: for critics."""
+        if self._privileged is None:
+            self._privileged = self._compute_privileged()
+        return self._privileged.clone()
+
+    def _compute_privileged(self) -> Tensor:
+        own = self.mdp.privileged(self.sim)
+        return torch.cat((own, self.draws.values), -1) if self.randomization.privileged else own
+
+    def _judged(self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor, chance: Chance) -> _Judgement:
+        """What the step that physics made was worth, and what is seen after it: all between physics and the start of
+        new episodes, without chance. This is what `compile` compiles."""
+        if self._trace is not None:
+            self._sensors.update(self._trace)
+        self._steps += 1
+        outcome = self.mdp.outcome(self._transition(action), drawn)
+        reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
         terminated, alive = outcome.terminated, ~outcome.terminated
         truncated = ((self._steps >= self.max_episode_steps) | diverged) & alive
         self._return += reward
-        self._steps_at_goal = (self._steps_at_goal + 1) * outcome.at_goal
+        self._steps_at_goal.copy_((self._steps_at_goal + 1) * outcome.at_goal)
         info = {f"reward/{name}": value for name, value in outcome.rewards.items()}
         info["episode_return"] = self._return.clone()
         info["episode_length"] = self._steps.clone()
@@ -154,21 +210,15 @@ class SimVecEnv:
         info["diverged"] = diverged
         info |= outcome.metrics
 
+        inputs = dict(self._inputs)
         if outcome.command is not None:
-            self._inputs["command"] = outcome.command
-        self._inputs |= self.policy_io.next_memory(self._inputs, self._obs, action, target)
-        self._inputs |= self.policy_io.state_inputs(self._sensors.read(self._generator))
-        final_obs = self._obs = self._encode(self._inputs)
-        final_privileged = self.privileged() if self.privileged_dim else None
-        ended = (terminated | truncated).nonzero().squeeze(-1)
-        if len(ended):
-            self._start(ended)
-        return Step(self._obs.clone(), reward, terminated, truncated, final_obs.clone(), info, final_privileged)
-
-    def privileged(self) -> Tensor:
-        """(n_envs, privileged_dim) of the present states: for critics."""
-        own = self.mdp.privileged(self.sim)
-        return torch.cat((own, self.draws.values), -1) if self.randomization.privileged else own
+            inputs["command"] = outcome.command
+        inputs |= self.policy_io.next_memory(inputs, self._obs, action, target)
+        inputs |= self.policy_io.state_inputs(self._sensors.reading(chance))
+        obs = self.policy_io.encode(inputs)
+        checksum = reward.sum() + obs.sum()
+        privileged = self._compute_privileged()
+        return _Judgement(reward, terminated, truncated, info, inputs, obs, privileged, checksum)
 
     def policy_inputs(self) -> dict[str, Tensor]:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
@@ -222,6 +272,7 @@ class SimVecEnv:
             differing = sorted(k for k in given.keys() | expected.keys() if given.get(k) != expected.get(k))
             raise CheckpointError(f"environment state does not fit; different or missing: {differing or ['generator']}")
         self.sim.load_state_dict(sim)
+        self._privileged = None
         for name, value in own.items():
             value.copy_(state[name])
         self._generator.set_state(state["generator"])
@@ -248,14 +299,13 @@ class SimVecEnv:
             self.num_diverged += len(worlds)
             self.divergences.extend(record(self.sim, worlds[-KEPT_DIVERGENCES:], self._steps, qpos, qvel, ctrl))
             self.sim.set_state(worlds, qpos[worlds], qvel[worlds])
-        if self._sensors.late:
-            self._sensors.update(self.sim.trace())
-            if failed.any():
-                self._sensors.forget(failed.nonzero().squeeze(-1))
+            if self._trace is not None:
+                self._trace.overwrite(worlds, self.sim.qpos[worlds], self.sim.qvel[worlds])
         return failed
 
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
+        self._privileged = None
         start = self.mdp.start(worlds, self._generator)
         self.draws.draw(worlds, self._generator)
         self._randomizer.reset(worlds)
@@ -290,12 +340,15 @@ class SimVecEnv:
         """PolicyIO's encoding, checked."""
         obs = self.policy_io.encode(inputs)
         if not isfinite(obs.sum().item()):
-            contract = self.policy_io.contract
-            terms = contract.observation_terms * contract.history_length
-            columns = obs.split([size for _, size in terms], dim=1)
-            for (name, _), values in zip(terms, columns, strict=True):
-                _check_finite(f"observation/{name}", values)
+            self._check_obs(obs)
         return obs
+
+    def _check_obs(self, obs: Tensor) -> None:
+        contract = self.policy_io.contract
+        terms = contract.observation_terms * contract.history_length
+        columns = obs.split([size for _, size in terms], dim=1)
+        for (name, _), values in zip(terms, columns, strict=True):
+            _check_finite(f"observation/{name}", values)
 
     def _tensors(self) -> dict[str, Tensor]:
         """The live tensors that make up the state, but for the physics and the generator."""
@@ -313,15 +366,6 @@ class SimVecEnv:
         return {"obs": self._obs} | {
             f"{g}/{name}": value for g, group in groups.items() for name, value in group.items()
         }
-
-
-def _total(rewards: Mapping[str, Tensor]) -> Tensor:
-    """Sum (n,) of the reward terms, checked."""
-    total = torch.stack(tuple(rewards.values())).sum(0)
-    if not isfinite(total.sum().item()):
-        for name, value in rewards.items():
-            _check_finite(f"reward/{name}", value)
-    return total
 
 
 def _check_finite(name: str, value: Tensor) -> None:

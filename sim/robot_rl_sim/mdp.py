@@ -83,8 +83,10 @@ class Mdp(Protocol):
     object_body: str | None
     """Body with a free joint whose pose a camera reports as `RobotState.object_pos` and `object_quat_wxyz`."""
     state: dict[str, Tensor]
-    """What `start` and `outcome` go by besides the generator, changed in place; saved and restored with the
+    """What `start` and `outcome` go by besides what is drawn, changed in place; saved and restored with the
     environment. Values kept per world need the number of worlds at construction."""
+    outcome_draws: int
+    """How many numbers `outcome` is given for each world."""
 
     def model_spec(self) -> mujoco.MjSpec:
         """The robot with its motors (`robot_rl_sim.models.load_spec`), in the scene of the task."""
@@ -94,8 +96,10 @@ class Mdp(Protocol):
         """Draw the starts of new episodes in `worlds` (k,)."""
         ...
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
-        """Rewards, terminations and goal test of one step, and what is asked next."""
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
+        """Rewards, terminations and goal test of one step, and what is asked next. All that is left to chance is in
+        `drawn` (n, outcome_draws), uniform in [0, 1). What depends on values in tensors is chosen by torch.where and
+        not by Python, so that a step can be compiled."""
         ...
 
     def privileged(self, sim: BatchSim) -> Tensor:

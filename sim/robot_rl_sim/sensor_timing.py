@@ -104,15 +104,21 @@ class Timing:
         """(n,) bool: a first sample of every sensor has had the time to arrive."""
         return (self.state["clock"] >= self.state["delay"]).all(1)
 
-    def sample(self, generator: torch.Generator, worlds: Tensor | None) -> tuple[Fields, Tensor]:
-        """True values of the newest samples that have arrived, and whether each (k, n_fields) is a new one."""
+    @property
+    def draws(self) -> int:
+        """How many numbers `sample` is given for each world."""
+        return self._num_messages * (self._jitters + self._dropping)
+
+    def sample(self, drawn: Tensor, worlds: Tensor | None) -> tuple[Fields, Tensor]:
+        """True values of the newest samples that have arrived, and whether each (k, n_fields) is a new one. All that is
+        left to chance is in `drawn` (k, draws), in [0, 1)."""
         own = self.state if worlds is None else {name: value[worlds] for name, value in self.state.items()}
         sample = own["clock"] - own["delay"]
         fresh = sample >= 0
         if self._holding:
-            newest = self._newest(sample, generator)
+            newest = self._newest(sample, drawn)
             # Samples up to `seen` were there to be read the last time; of those since, all may have been dropped.
-            sample = newest - self._drops(newest, generator) * self._period
+            sample = newest - self._drops(newest, drawn) * self._period
             fresh = sample.clamp(min=0) > own["seen"]
             sample = torch.where(fresh, sample, own["sample"])
             self._put("seen", torch.maximum(own["seen"], newest.clamp(min=0)), worlds)
@@ -135,23 +141,18 @@ class Timing:
         self._put("held", torch.cat(list(kept.values()), 1), worlds)
         return kept
 
-    def _newest(self, arrived: Tensor, generator: torch.Generator) -> Tensor:
+    def _newest(self, arrived: Tensor, drawn: Tensor) -> Tensor:
         """The newest sample (k, n_fields) that would have arrived by now if none were dropped."""
         if self._jitters:
-            arrived = arrived - torch.round(self._uniform(arrived, generator) * self._jitter).to(torch.int64)
+            arrived = arrived - torch.round(drawn[:, self._message] * self._jitter).to(torch.int64)
         return torch.div(arrived, self._period, rounding_mode="floor") * self._period
 
-    def _drops(self, newest: Tensor, generator: torch.Generator) -> Tensor:
+    def _drops(self, newest: Tensor, drawn: Tensor) -> Tensor:
         """How many samples (k, n_fields) in a row, from the newest on, were dropped: at least i with drop^i."""
         if not self._dropping:
             return torch.zeros_like(newest)
-        runs = torch.log(self._uniform(newest, generator).clamp(min=1e-9)) / self._log_drop
+        runs = torch.log(drawn[:, -self._num_messages :][:, self._message].clamp(min=1e-9)) / self._log_drop
         return torch.minimum(runs.floor(), self._most_drops).to(torch.int64)
-
-    def _uniform(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """(k, n_fields), the same for fields of one message."""
-        drawn = torch.rand(len(like), self._num_messages, generator=generator, device=like.device)
-        return drawn[:, self._message]
 
     def _put(self, name: str, value: Tensor, worlds: Tensor | None) -> None:
         if worlds is None:

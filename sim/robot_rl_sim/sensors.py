@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,16 @@ _TURN[[1, 2, 3], [0, 1, 2], 0] = -0.5
 _TURN[[1, 2, 3], [1, 2, 0], [3, 1, 2]] = 0.5
 _TURN[[2, 3, 1], [0, 1, 2], [3, 1, 2]] = -0.5
 _TURN = _TURN.flatten(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What is drawn for one reading of k worlds."""
+
+    errors: Tensor
+    """(k, columns) of each number that is read, in units of its noise; no columns if nothing is noisy."""
+    timing: Tensor
+    """(k, Timing.draws) in [0, 1)."""
 
 
 class Sensors:
@@ -130,11 +141,6 @@ class Sensors:
         if self._timing:
             self._timing.reset(worlds, self._true(self._now)[worlds])
 
-    def forget(self, worlds: Tensor) -> None:
-        """Of `worlds` (k,), let the whole past be as the present."""
-        if self._timing:
-            self._timing.forget(worlds, self._true(self._now)[worlds])
-
     def update(self, trace: StateView) -> None:
         """Take in the states after each of the physics steps since the last call, (n, k, ...) each."""
         if self._timing:
@@ -147,23 +153,38 @@ class Sensors:
 
     def read(self, generator: torch.Generator, worlds: Tensor | None = None) -> RobotState[Tensor]:
         """State of `worlds` (k,), or of all, in float32. `stamp_s` is zero: see `sample_steps`."""
+        return self.reading(self.draw(self._now.num_worlds if worlds is None else len(worlds), generator), worlds)
+
+    def draw(self, k: int, generator: torch.Generator) -> Chance:
+        """What one reading of k worlds needs. One draw for all sensors: as many numbers in one call cost a fraction of
+        what they do in several."""
+        device = self._now.device
+        errors = torch.empty(k, len(self._noise) if self._distributions else 0, device=device)
+        if "uniform" in self._distributions:
+            errors.uniform_(-1, 1, generator=generator)
+        if "gaussian" in self._distributions:
+            normal = torch.randn(errors.shape, generator=generator, device=device)
+            errors = torch.where(self._gaussian, normal, errors)
+        timing = torch.rand(k, self._timing.draws if self._timing else 0, generator=generator, device=device)
+        return Chance(errors, timing)
+
+    def reading(self, chance: Chance, worlds: Tensor | None = None) -> RobotState[Tensor]:
+        """`read`, after `draw`."""
         late = self._timing.fields if self._timing else ()
         true = {f: reading(self._now) for f, reading in self._readings.items() if f not in late}
         true = {f: value if worlds is None else value[worlds] for f, value in true.items()}
         if self._timing is None:
-            fields = self._with_errors(true, generator, worlds)
+            fields = self._with_errors(true, chance.errors, worlds)
         else:
-            samples, fresh = self._timing.sample(generator, worlds)
-            fields = self._with_errors(true | samples, generator, worlds)
+            samples, fresh = self._timing.sample(chance.timing, worlds)
+            fields = self._with_errors(true | samples, chance.errors, worlds)
             fields |= self._timing.hold(fields, fresh, worlds)
         return RobotState(stamp_s=torch.zeros(len(fields["joint_pos"]), device=self._now.device), **fields)
 
-    def _with_errors(
-        self, true: dict[str, Tensor], generator: torch.Generator, worlds: Tensor | None
-    ) -> dict[str, Tensor]:
-        """What is read where `true` is."""
+    def _with_errors(self, true: dict[str, Tensor], drawn: Tensor, worlds: Tensor | None) -> dict[str, Tensor]:
+        """What is read where `true` is, with errors `drawn` (k, columns)."""
         values = torch.cat([true[f] for f in self._linear], 1).float()
-        error, width = self._errors(len(values), generator, worlds), values.shape[1]
+        error, width = self._errors(drawn, worlds), values.shape[1]
         values = values + error[:, :width]
         if self._coarse:
             step = self._resolution[:width]
@@ -175,18 +196,10 @@ class Sensors:
             fields[f] = _turned(quat, turn, self._turn) if config.noise or config.bias else quat
         return fields
 
-    def _errors(self, n: int, generator: torch.Generator, worlds: Tensor | None) -> Tensor:
-        """(n, columns). One draw for all: as many numbers in one call cost a fraction of what they do in several."""
-        shape, device = (n, len(self._noise)), self._noise.device
+    def _errors(self, drawn: Tensor, worlds: Tensor | None) -> Tensor:
+        """(k, columns), or (1, columns)."""
         bias = self._bias if worlds is None or not self._bias_columns else self._bias[worlds]
-        if not self._distributions:
-            return bias.expand(shape)
-        drawn = torch.empty(shape, device=device)
-        if "uniform" in self._distributions:
-            drawn.uniform_(-1, 1, generator=generator)
-        if "gaussian" in self._distributions:
-            drawn = torch.where(self._gaussian, torch.randn(shape, generator=generator, device=device), drawn)
-        return torch.addcmul(bias, drawn, self._noise)
+        return torch.addcmul(bias, drawn, self._noise) if self._distributions else bias
 
 
 def _bias(config: SensorConfig, drawn: Tensor) -> Tensor:

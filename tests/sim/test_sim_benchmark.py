@@ -21,13 +21,17 @@ def test_physics_only_repeats_what_the_environment_did(name: str) -> None:
     np.testing.assert_allclose(last_segment[:, 1 : 1 + env.sim.qpos.shape[1]], env.sim.qpos, atol=1e-3)
 
 
-def test_rows_name_value_and_reference(monkeypatch) -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_rows_name_value_and_reference(monkeypatch, compiled: bool) -> None:
     monkeypatch.setattr(benchmark, "peers_python", lambda: None)
+    monkeypatch.setattr(benchmark, "compiler_found", lambda: compiled)
     rows = benchmark.benchmark_task(TASKS["leap-reach"], rounds=1, round_s=0.01)
     name = f"env/leap-reach/{benchmark.NUM_ENVS}"
-    ours = [r for r in rows if r.name == name]
-    assert [r.reference for r in ours] == ["mujoco.rollout", "gymnasium.AsyncVectorEnv", "sb3.SubprocVecEnv"]
-    theirs = {r.name.removeprefix(f"{name}/"): r.value for r in rows if r.name != name}
+    own = [name, f"{name}/compiled"] if compiled else [name]
+    references = ["mujoco.rollout", "gymnasium.AsyncVectorEnv", "sb3.SubprocVecEnv"]
+    ours = [r for r in rows if r.name in own]
+    assert [(r.name, r.reference) for r in ours] == [(n, reference) for n in own for reference in references]
+    theirs = {r.name.removeprefix(f"{name}/"): r.value for r in rows if r.name not in own}
     for row in ours:
         assert row.value > 0
         assert row.ratio == pytest.approx(row.value / theirs[row.reference])

@@ -56,7 +56,7 @@ def put_cube(env, world: int, quat_in_root: np.ndarray, offset_w: tuple[float, f
 
 def judge(env):
     """What the task says of the present state, without physics in between."""
-    return env.mdp.outcome(env._transition(torch.zeros(env.num_envs, env.action_dim)), env._generator)
+    return env.mdp.outcome(env._transition(torch.zeros(env.num_envs, env.action_dim)), torch.rand(env.num_envs, 2))
 
 
 @HANDS

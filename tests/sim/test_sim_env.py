@@ -7,10 +7,12 @@ import torch
 
 from robot_rl.env import RobotVecEnv
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
+from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.mdp import Outcome, Transition
 from robot_rl_sim.motors import MotorConfig
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.sensor_config import PERFECT, SensorConfig, SensorsConfig
+from robot_rl_sim.tasks import TASKS
 from robot_rl_sim.tasks.assemble import assemble
 from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
 from robot_rl_sim.tasks.reach.hands import LEAP
@@ -197,8 +199,8 @@ def test_action_moves_the_target_from_where_the_episode_began() -> None:
 class Poisoned(Reach):
     """leap-reach with one reward term that becomes NaN in one environment."""
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
-        outcome = super().outcome(t, generator)
+    def outcome(self, t: Transition, drawn: torch.Tensor) -> Outcome:
+        outcome = super().outcome(t, drawn)
         outcome.rewards["near"][1] = float("nan")
         return outcome
 
@@ -326,3 +328,25 @@ def test_a_world_that_diverges_is_not_remembered_by_late_sensors() -> None:
 def test_pushes_of_a_robot_without_a_floating_base_are_refused() -> None:
     with pytest.raises(ConfigError, match="'leap_hand' has no floating base"):
         leap_env(randomization=dataclasses.replace(NOMINAL, push_speed_m_s=(0.1, 0.2)))
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "leap-reach",
+        *(pytest.param(t, marks=pytest.mark.slow) for t in ("leap-cube", "g1-velocity-rough", "peg-insert")),
+    ],
+)
+def test_compiled_steps_are_the_same_steps(task: str) -> None:
+    plain, compiled = (TASKS[task].make_env(num_envs=4, seed=3) for _ in range(2))
+    assert isinstance(compiled, SimVecEnv)
+    compiled.compile()
+    for action in actions(plain, 12):
+        a, b = plain.step(action), compiled.step(action)
+        torch.testing.assert_close(b.obs, a.obs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(b.final_obs, a.final_obs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(b.reward, a.reward, rtol=1e-4, atol=1e-4)
+        assert torch.equal(b.terminated, a.terminated)
+        assert torch.equal(b.truncated, a.truncated)
+        for name, value in a.info.items():
+            torch.testing.assert_close(b.info[name], value, rtol=1e-4, atol=1e-4, equal_nan=True)

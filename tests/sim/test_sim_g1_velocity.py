@@ -95,7 +95,7 @@ def test_every_reward_of_a_moving_robot() -> None:
     moving = velocity_in_heading(model, data)
     command = torch.from_numpy(moving[[0, 1, 5]] + [0.2, -0.3, 0.4]).float()
     made = replace(transition(env, command, steps=13), action=torch.full((1, 29), 0.4))
-    given = env.mdp.outcome(made, torch.Generator()).rewards
+    given = env.mdp.outcome(made, torch.rand(env.num_envs, env.mdp.outcome_draws)).rewards
     up = data.body("pelvis").xmat.reshape(3, 3)[2]  # the world's vertical, in the body
     q, dq = data.qpos[7:], data.qvel[6:]
     effort = data.actuator_force
@@ -146,7 +146,7 @@ def test_standing_on_both_feet_is_felt_and_slipping_costs() -> None:
     qpos[1, 2] += 1e-2
     qvel[:, 0] = 0.3
     set_state(env, qpos, qvel)
-    outcome = env.mdp.outcome(transition(env, torch.zeros(1, 3)), torch.Generator())
+    outcome = env.mdp.outcome(transition(env, torch.zeros(1, 3)), torch.rand(env.num_envs, env.mdp.outcome_draws))
     assert env.mdp.state["foot_standing"].tolist() == [[True, True], [False, False]]
     torch.testing.assert_close(outcome.rewards["slip"], 0.02 * torch.tensor([-0.2 * 2 * 0.09, 0.0]))
 
@@ -190,7 +190,7 @@ def test_the_direction_one_faces_changes_nothing() -> None:
         turned_q[0, 3:7], turned_v[0, :3] = torch.from_numpy(quat), torch.from_numpy(xy)
         turned_q[0, :2] += 3 * yaw
         set_state(env, turned_q, turned_v)
-        rewards = env.mdp.outcome(transition(env, command), torch.Generator()).rewards
+        rewards = env.mdp.outcome(transition(env, command), torch.rand(env.num_envs, env.mdp.outcome_draws)).rewards
         seen.append(torch.cat((torch.cat(tuple(rewards.values())), env.privileged()[0, :6])))
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=2e-5)
 
@@ -201,7 +201,7 @@ def test_falls_are_tilts_and_low_pelvises(roll_rad: float, height_m: float, fall
     qpos = env.sim.qpos.clone()
     qpos[0, 2:7] = torch.tensor([height_m, math.cos(roll_rad / 2), math.sin(roll_rad / 2), 0.0, 0.0])
     set_state(env, qpos, torch.zeros(1, 35))
-    outcome = env.mdp.outcome(transition(env, torch.zeros(1, 3)), torch.Generator())
+    outcome = env.mdp.outcome(transition(env, torch.zeros(1, 3)), torch.rand(env.num_envs, env.mdp.outcome_draws))
     assert outcome.terminated.item() == fallen
     assert outcome.rewards["fall"].item() == pytest.approx(-2.0 if fallen else 0.0)
     assert outcome.rewards["alive"].item() == pytest.approx(0.0 if fallen else 0.02)
@@ -233,7 +233,7 @@ def test_obedience_is_of_the_mean_velocity_and_decides_success() -> None:
     mean, obeyed = 0.0, 0.0
     for step in range(1, 201):
         set_state(env, qpos, still)
-        outcome = env.mdp.outcome(transition(env, command, step), torch.Generator())
+        outcome = env.mdp.outcome(transition(env, command, step), torch.rand(env.num_envs, env.mdp.outcome_draws))
         mean += (0.5 - mean) * 0.02 / 0.4
         obeyed += math.exp(-((0.5 - mean) ** 2) / 0.25) / 200
     assert outcome.metrics["obedience"].tolist() == pytest.approx([obeyed, math.exp(-1.0)], abs=1e-4)

@@ -7,7 +7,7 @@ import torch
 
 from robot_rl.errors import ConfigError
 from robot_rl_sim.tasks.g1_velocity import rewards
-from robot_rl_sim.tasks.g1_velocity.commands import CommandConfig, VelocityCommands
+from robot_rl_sim.tasks.g1_velocity.commands import COMMAND_DRAWS, CommandConfig, VelocityCommands
 from robot_rl_sim.tasks.g1_velocity.feet import Feet
 
 CPU = torch.device("cpu")
@@ -124,10 +124,10 @@ def test_a_command_holds_until_its_countdown_ends() -> None:
     generator = torch.Generator().manual_seed(0)
     first = commands.draw(torch.arange(2), generator)
     commands.state["countdown"][1] = 5
-    ahead = torch.ones(2, dtype=torch.complex64)
-    second = commands.next(commands.next(first, ahead, generator), ahead, generator)
+    ahead, chance = torch.tensor([[1.0, 0.0]] * 2), torch.rand(2, COMMAND_DRAWS, generator=generator)
+    second = commands.next(commands.next(first, ahead, chance), ahead, chance)
     assert torch.equal(second, first)
-    third = commands.next(second, ahead, generator)
+    third = commands.next(second, ahead, chance)
     assert not torch.equal(third[0], first[0])
     assert torch.equal(third[1], first[1])
     assert commands.state["countdown"].tolist() == [3, 2]
@@ -137,9 +137,9 @@ def test_a_heading_turns_the_shorter_way_with_its_gain() -> None:
     commands = VelocityCommands(CommandConfig(heading_share=1.0, standing_share=0.0), 4, CPU)
     commands.state["countdown"].fill_(100)
     commands.state["heading"].copy_(torch.tensor([0.5, 3.0, 0.0, torch.nan]))
-    heading = torch.tensor([1.0 + 0j, complex(math.cos(-3.0), math.sin(-3.0)), -1.0 + 1e-3j, 1.0 + 0j])
+    heading = torch.tensor([[1.0, 0.0], [math.cos(-3.0), math.sin(-3.0)], [-1.0, 1e-3], [1.0, 0.0]])
     command = torch.tensor([[0.5, 0.1, 0.7]] * 4)
-    rate = commands.next(command, heading, torch.Generator())[:, 2]
+    rate = commands.next(command, heading, torch.rand(4, COMMAND_DRAWS))[:, 2]
     # Half of 0.5 rad; of 6 - 2π, across the back; of almost -π, limited to -1 rad/s; as commanded.
     torch.testing.assert_close(rate, torch.tensor([0.25, 0.5 * (6 - 2 * math.pi), -1.0, 0.7]), rtol=1e-5, atol=1e-5)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mujoco
 import torch
 from torch import Tensor
@@ -34,10 +36,32 @@ def _columns(addresses: list[int], device: torch.device | str) -> slice | Tensor
     return slice(first, end) if addresses == list(range(first, end)) else torch.tensor(addresses, device=device)
 
 
+def sensor_columns(model: mujoco.MjModel) -> dict[str, slice]:
+    """Where in the sensor data each named sensor is."""
+    sensors = [model.sensor(i) for i in range(model.nsensor)]
+    return {s.name: slice(int(s.adr[0]), int(s.adr[0]) + int(s.dim[0])) for s in sensors if s.name}
+
+
+def free_joint_columns(model: mujoco.MjModel) -> dict[str, tuple[slice, slice]]:
+    """Columns of qpos and of qvel of each body with a free joint."""
+    free = int(mujoco.mjtJoint.mjJNT_FREE)
+    joints = [j for j in range(model.njnt) if int(model.jnt_type[j]) == free]
+    bodies = {model.body(int(model.jnt_bodyid[j])).name: j for j in joints}
+    qpos, dofs = model.jnt_qposadr, model.jnt_dofadr
+    return {
+        body: (slice(int(qpos[j]), int(qpos[j]) + 7), slice(int(dofs[j]), int(dofs[j]) + 6))
+        for body, j in bodies.items()
+    }
+
+
 def free_joint_addresses(model: mujoco.MjModel, body: str) -> tuple[int, int]:
     """First qpos and dof address of a body's free joint. Raises ConfigError naming the bodies that have one."""
-    free = int(mujoco.mjtJoint.mjJNT_FREE)
-    bodies = {model.body(int(model.jnt_bodyid[j])).name: j for j in range(model.njnt) if int(model.jnt_type[j]) == free}
-    if body not in bodies:
-        raise ConfigError(f"no body {body!r} with a free joint; valid: {', '.join(bodies) or 'none'}")
-    return int(model.jnt_qposadr[bodies[body]]), int(model.jnt_dofadr[bodies[body]])
+    qpos, dofs = free_joint(free_joint_columns(model), body)
+    return qpos.start, dofs.start
+
+
+def free_joint(columns: Mapping[str, tuple[slice, slice]], body: str) -> tuple[slice, slice]:
+    """Of `free_joint_columns`, those of one body. Raises ConfigError naming the bodies that have some."""
+    if body not in columns:
+        raise ConfigError(f"no body {body!r} with a free joint; valid: {', '.join(columns) or 'none'}")
+    return columns[body]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import RobotSpec
-from robot_rl_sim.backends.addresses import free_joint_addresses, joint_columns
+from robot_rl_sim.backends.addresses import free_joint, free_joint_columns, joint_columns, sensor_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.state_view import StateView
 
@@ -36,6 +36,7 @@ class MujocoCpuSim:
         self._batch = Batch(model, num_worlds, num_threads)
         self._fields: dict[str, Tensor] = {}
         self._qpos_columns, self._dof_columns = joint_columns(model, robot)
+        self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
         self.joint_effort = self._view("actuator_force")
@@ -62,13 +63,11 @@ class MujocoCpuSim:
         return ~slow | self._errors | torch.from_numpy(self._warning_counts.any(axis=1))
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
-        qpos, dof = free_joint_addresses(self.model, body)
-        return self.qpos[:, qpos : qpos + 7], self.qvel[:, dof : dof + 6]
+        qpos, dofs = free_joint(self._free_joints, body)
+        return self.qpos[:, qpos], self.qvel[:, dofs]
 
     def sensor(self, name: str) -> Tensor:
-        sensor = self.model.sensor(name)
-        start, size = int(sensor.adr[0]), int(sensor.dim[0])
-        return self._sensordata[:, start : start + size]
+        return self._sensordata[:, self._sensors[name]]
 
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity

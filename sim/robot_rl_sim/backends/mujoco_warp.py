@@ -17,7 +17,7 @@ from torch import Tensor
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends import inertia
-from robot_rl_sim.backends.addresses import free_joint_addresses, joint_columns
+from robot_rl_sim.backends.addresses import free_joint, free_joint_columns, joint_columns, sensor_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.backends.warp_kernels import mjw, note_failures, while_compiling, wp
@@ -77,6 +77,7 @@ class MujocoWarpSim:
         self.model = model
         self.device = _torch_device(device)
         self._qpos_columns, self._dof_columns = joint_columns(model, robot, self.device)
+        self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
         self._device = wp.device_from_torch(self.device)
         with wp.ScopedDevice(self._device):
             self._model = _put_model(model)
@@ -127,14 +128,12 @@ class MujocoWarpSim:
         return self._effort
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
-        qpos, dof = free_joint_addresses(self.model, body)
-        return self.qpos[:, qpos : qpos + 7], self.qvel[:, dof : dof + 6]
+        qpos, dofs = free_joint(self._free_joints, body)
+        return self.qpos[:, qpos], self.qvel[:, dofs]
 
     def sensor(self, name: str) -> Tensor:
         self._refresh_outputs()
-        sensor = self.model.sensor(name)
-        start, size = int(sensor.adr[0]), int(sensor.dim[0])
-        return self._outputs["sensordata"][:, start : start + size]
+        return self._outputs["sensordata"][:, self._sensors[name]]
 
     def trace(self) -> StateView:
         if not self._traced:

@@ -6,7 +6,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from robot_rl_sim.backends.addresses import free_joint_addresses
+from robot_rl_sim.backends.addresses import free_joint, free_joint_columns, sensor_columns
 
 
 class StateView:
@@ -28,6 +28,7 @@ class StateView:
         self.qpos, self.qvel, self.joint_effort = qpos, qvel, joint_effort
         self.joint_pos, self.joint_vel = qpos[..., joints[0]], qvel[..., joints[1]]
         self.model, self._sensordata = model, sensordata
+        self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
 
     @property
     def num_worlds(self) -> int:
@@ -39,11 +40,15 @@ class StateView:
 
     def sensor(self, name: str) -> Tensor:
         """(..., size) of a sensor of the model."""
-        sensor = self.model.sensor(name)
-        start, size = int(sensor.adr[0]), int(sensor.dim[0])
-        return self._sensordata[..., start : start + size]
+        return self._sensordata[..., self._sensors[name]]
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
         """Pose (..., 7) and velocity (..., 6) of a body with a free joint; ConfigError if it has none."""
-        qpos, dof = free_joint_addresses(self.model, body)
-        return self.qpos[..., qpos : qpos + 7], self.qvel[..., dof : dof + 6]
+        qpos, dofs = free_joint(self._free_joints, body)
+        return self.qpos[..., qpos], self.qvel[..., dofs]
+
+    def overwrite(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Let all k states of `worlds` (m,) be at qpos (m, nq) and qvel (m, nv), with motors and sensors at zero."""
+        self.qpos[worlds], self.qvel[worlds] = qpos.unsqueeze(1), qvel.unsqueeze(1)
+        self.joint_effort[worlds] = 0.0
+        self._sensordata[worlds] = 0.0

@@ -74,6 +74,7 @@ class CubeReorient:
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
     object_body: str | None = CUBE
+    outcome_draws = 2
 
     def __init__(self, hand: HandSetup, num_envs: int, seed: int, config: CubeReorientConfig | None = None) -> None:
         self.hand = hand
@@ -101,12 +102,13 @@ class CubeReorient:
         drawn = torch.randint(len(starts), (len(worlds),), generator=generator, device=worlds.device)
         qpos = starts[drawn]
         _, rotation = self._in_root(qpos[:, -7:])
-        goal = self._next_goal(self._about_normal(rotation), generator)
+        chance = torch.rand(len(worlds), 2, generator=generator, device=worlds.device)
+        goal = self._next_goal(self._about_normal(rotation), chance)
         self.state["angle_left"][worlds] = goal_angle(goal, rotation)
         self.state["goals_reached"][worlds] = 0
         return Start(qpos=qpos, qvel=qpos.new_zeros(len(worlds), qpos.shape[1] - 1), command=goal)
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
         c, state = self.config, self.state
         position, rotation = self._in_root(t.sim.free_joint(CUBE)[0])
         away = torch.linalg.vector_norm(position - self._home, dim=-1)
@@ -122,7 +124,7 @@ class CubeReorient:
             "action_rate": -c.action_rate_weight * (t.action - t.last_action).square().mean(-1),
             "effort": -c.effort_weight * (t.sim.joint_effort.float() / self._effort_limit).square().mean(-1),
         }
-        goal = torch.where(reached.unsqueeze(-1), self._next_goal(t.command, generator), t.command)
+        goal = torch.where(reached.unsqueeze(-1), self._next_goal(t.command, drawn), t.command)
         state["angle_left"].copy_(goal_angle(goal, rotation))
         state["goals_reached"].add_(reached)
         goals = state["goals_reached"].clone()
@@ -153,10 +155,10 @@ class CubeReorient:
         along = rotation[:, 1:] @ torch.tensor(self.hand.palm_normal).to(rotation)
         return turn(self.hand, 2 * torch.atan2(along, rotation[:, 0]))
 
-    def _next_goal(self, goal: Tensor, generator: torch.Generator) -> Tensor:
-        """Goals (n, 4) that follow on `goal` (n, 4)."""
+    def _next_goal(self, goal: Tensor, drawn: Tensor) -> Tensor:
+        """Goals (n, 4) that follow on `goal` (n, 4), by `drawn` (n, 2) in [0, 1)."""
         low, high = self.config.goal_turn_rad
-        size, side = torch.rand(2, len(goal), generator=generator, device=goal.device)
+        size, side = drawn.unbind(-1)
         angle = (low + (high - low) * size) * torch.where(side < 0.5, -1.0, 1.0)
         return multiply(turn(self.hand, angle), goal)
 

@@ -72,6 +72,7 @@ class G1Balance:
     robot = UNITREE_G1
     hold_steps = 1
     object_body: str | None = None
+    outcome_draws = 0
     privileged_dim = 4
     """Velocity of the base (3) in its own frame, m/s, and its height above where it falls, in 0.3 m."""
 
@@ -106,7 +107,7 @@ class G1Balance:
         height = (qpos[:, 2:3] - self.config.min_height_m) / 0.3
         return torch.cat((in_body(qvel, qpos[:, 3:7]), height), dim=-1)
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
         c = self.config
         gravity_b = gravity_in_body(t.sim.qpos[:, 3:7].float())
         ang_vel_b = t.sim.qvel[:, 3:6].float()

@@ -11,6 +11,9 @@ from torch import Tensor
 from robot_rl.errors import ConfigError
 from robot_rl.networks.policy_io import asked_to_move
 
+COMMAND_DRAWS = 6
+"""Numbers that decide on one command."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandConfig:
@@ -69,27 +72,38 @@ class VelocityCommands:
 
     def draw(self, worlds: Tensor, generator: torch.Generator) -> Tensor:
         """New commands (k, 3) for `worlds` (k,), each until its countdown ends."""
-        c, k, state = self.config, len(worlds), self.state
-        u = torch.rand(k, 6, generator=generator, device=worlds.device)
-        share = c.least_share + (1 - c.least_share) * state["level"][worlds]
-        command = share.unsqueeze(-1) * (self._low + (self._high - self._low) * u[:, :3])
-        stand = (u[:, 3] < c.standing_share) | ~asked_to_move(command)
-        first, last = c.interval_steps
-        state["countdown"][worlds] = first + ((last + 1 - first) * u[:, 4]).long()
-        if c.heading_share > 0:
-            turns = 2 * math.pi * u[:, 5] / c.heading_share - math.pi
-            state["heading"][worlds] = torch.where((u[:, 5] < c.heading_share) & ~stand, turns, torch.nan)
-        return command.masked_fill(stand.unsqueeze(-1), 0.0)
+        drawn = torch.rand(len(worlds), COMMAND_DRAWS, generator=generator, device=worlds.device)
+        command, countdown, heading = self._commands(self.state["level"][worlds], drawn)
+        self.state["countdown"][worlds] = countdown
+        self.state["heading"][worlds] = heading
+        return command
 
-    def next(self, command: Tensor, heading: Tensor, generator: torch.Generator) -> Tensor:
-        """Commands (n, 3) from now on, for robots that face `heading` (n,): complex, x + iy in the world."""
-        countdown = self.state["countdown"]
-        countdown -= 1
-        due = (countdown <= 0).nonzero().squeeze(-1)
-        if len(due):
-            command = command.index_copy(0, due, self.draw(due, generator))
+    def _commands(self, level: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Commands (k, 3) of worlds at `level` (k,) by `drawn` (k, COMMAND_DRAWS) in [0, 1), for how many steps (k,)
+        they hold, and the direction (k,) they turn to, NaN where to none."""
+        c = self.config
+        share = c.least_share + (1 - c.least_share) * level
+        command = share.unsqueeze(-1) * (self._low + (self._high - self._low) * drawn[:, :3])
+        stand = (drawn[:, 3] < c.standing_share) | ~asked_to_move(command)
+        first, last = c.interval_steps
+        countdown = first + ((last + 1 - first) * drawn[:, 4]).long()
+        heading = torch.full_like(level, torch.nan)
+        if c.heading_share > 0:
+            turns = 2 * math.pi * drawn[:, 5] / c.heading_share - math.pi
+            heading = torch.where((drawn[:, 5] < c.heading_share) & ~stand, turns, torch.nan)
+        return command.masked_fill(stand.unsqueeze(-1), 0.0), countdown, heading
+
+    def next(self, command: Tensor, heading: Tensor, drawn: Tensor) -> Tensor:
+        """Commands (n, 3) from now on, for robots that face `heading` (n, 2), x and y in the world. Where one is due,
+        `drawn` (n, COMMAND_DRAWS) in [0, 1) says which."""
+        state = self.state
+        due = state["countdown"] <= 1
+        new, countdown, direction = self._commands(state["level"], drawn)
+        command = torch.where(due.unsqueeze(-1), new, command)
+        state["countdown"].copy_(torch.where(due, countdown, state["countdown"] - 1))
+        state["heading"].copy_(torch.where(due, direction, state["heading"]))
         if self.config.heading_share > 0:
-            off = self.state["heading"] - heading.angle()
+            off = self.state["heading"] - torch.atan2(heading[:, 1], heading[:, 0])
             rate = self.config.heading_gain * torch.atan2(off.sin(), off.cos())
             rate = torch.where(rate.isnan(), command[:, 2], rate.clamp(self._low[2], self._high[2]))
             command = torch.cat((command[:, :2], rate.unsqueeze(-1)), -1)

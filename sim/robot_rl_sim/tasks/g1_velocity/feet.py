@@ -49,8 +49,6 @@ class Feet:
     """Reads the sensors of `add_foot_sensors`, left foot first. `state` has each foot's mode and its age."""
 
     def __init__(self, num_worlds: int, device: torch.device | str) -> None:
-        self._views: list[Tensor] = []
-        self._sim: BatchSim | None = None
         self.state = {
             "standing": torch.ones(num_worlds, 2, dtype=torch.bool, device=device),
             "mode_s": torch.zeros(num_worlds, 2, device=device),
@@ -58,10 +56,7 @@ class Feet:
 
     def read(self, sim: BatchSim) -> tuple[Tensor, Tensor, Tensor]:
         """Position (n, 2, 3) m and velocity (n, 2, 3) m/s of the soles in the world, and contact (n, 2) bool."""
-        if sim is not self._sim:
-            self._sim = sim
-            self._views = [sim.sensor(f"{side}_sole_{name}") for name in _SENSORS for side in _SIDES]
-        values = torch.cat(self._views, -1).float()
+        values = torch.cat([sim.sensor(f"{side}_sole_{name}") for name in _SENSORS for side in _SIDES], -1).float()
         return values[:, :6].unflatten(-1, (2, 3)), values[:, 6:12].unflatten(-1, (2, 3)), values[:, 12:] > 0
 
     def update(self, contact: Tensor, period_s: float) -> Tensor:

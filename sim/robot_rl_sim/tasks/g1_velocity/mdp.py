@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import mujoco
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from robot_rl.contract import ActionSpec, TensorSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, asked_to_move
@@ -22,7 +23,7 @@ from robot_rl_sim.models import default_qpos, load_model, load_spec
 from robot_rl_sim.symmetry import DIRECTION, mirror
 from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
 from robot_rl_sim.tasks.g1_velocity import rewards as r
-from robot_rl_sim.tasks.g1_velocity.commands import CommandConfig, VelocityCommands
+from robot_rl_sim.tasks.g1_velocity.commands import COMMAND_DRAWS, CommandConfig, VelocityCommands
 from robot_rl_sim.tasks.g1_velocity.feet import Feet, add_foot_sensors, round_soles
 from robot_rl_sim.terrain import Terrain, TerrainConfig
 
@@ -107,6 +108,7 @@ class G1Velocity:
     robot = UNITREE_G1
     hold_steps = 1
     object_body: str | None = None
+    outcome_draws = COMMAND_DRAWS
 
     def __init__(self, num_worlds: int, config: G1VelocityConfig | None = None, device: str = "cpu") -> None:
         self.config = c = config or G1VelocityConfig()
@@ -192,7 +194,7 @@ class G1Velocity:
             columns.append(10 * (around - around[:, _MIDDLE : _MIDDLE + 1]))
         return torch.cat(columns, -1)
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
         c, state, sim = self.config, self.state, t.sim
         base, velocity_w, effort = sim.qpos[:, :7].float(), sim.qvel[:, :6].float(), sim.joint_effort.float()
         heading, gravity_b = _heading(base[:, 3:]), gravity_in_body(base[:, 3:])
@@ -245,7 +247,7 @@ class G1Velocity:
             rewards,
             terminated=fallen,
             at_goal=~fallen & (obedience >= t.steps * (c.obedient / c.max_episode_steps)),
-            command=self._commands.next(t.command, heading, generator),
+            command=self._commands.next(t.command, heading, drawn),
             metrics=metrics,
         )
 
@@ -280,20 +282,21 @@ class G1Velocity:
         return start
 
 
-# Vectors seen from above are complex numbers, a heading is one of norm 1, and to turn by it is to multiply.
 def _heading(quat_wxyz: Tensor) -> Tensor:
-    """Complex (n,): the direction in the world along which a body faces, seen from above."""
-    return torch.view_as_complex(rotation_columns(quat_wxyz)[:, :2].contiguous()).sgn()
+    """Cosine and sine (n, 2) of the direction in the world along which a body faces, seen from above."""
+    return normalize(rotation_columns(quat_wxyz)[:, :2], dim=-1)
 
 
 def _to_heading(xy: Tensor, heading: Tensor) -> Tensor:
-    """A world vector (n, 2) in the frame of a heading (n,): forward, left."""
-    return torch.view_as_real(torch.view_as_complex(xy.contiguous()) * heading.conj())
+    """A world vector (n, 2) in the frame of a heading (n, 2): forward, left."""
+    (x, y), (cos, sin) = xy.unbind(-1), heading.unbind(-1)
+    return torch.stack((cos * x + sin * y, cos * y - sin * x), -1)
 
 
 def _from_heading(points: Tensor, heading: Tensor) -> Tensor:
     """Points (m, 2), forward and left, in the world's directions (n, m, 2)."""
-    return torch.view_as_real(torch.view_as_complex(points) * heading.unsqueeze(-1))
+    (x, y), (cos, sin) = points.unbind(-1), heading.unsqueeze(1).unbind(-1)
+    return torch.stack((cos * x - sin * y, sin * x + cos * y), -1)
 
 
 def _terrain_state(terrain: Terrain, n: int, device: str) -> Mapping[str, Tensor]:

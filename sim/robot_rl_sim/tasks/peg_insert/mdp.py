@@ -84,6 +84,7 @@ class PegInsert:
 
     hold_steps = 5
     object_body: str | None = None
+    outcome_draws = 0
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
     # A demonstration recorded on a robot has no privileged observations, so nothing here needs any.
@@ -116,7 +117,7 @@ class PegInsert:
     def privileged(self, sim: BatchSim) -> Tensor:
         return torch.zeros(sim.num_worlds, 0, device=sim.device)
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
         c, hole = self.config, self.state["hole"]
         points = self.kinematics(t.joint_pos).flatten(1)
         depth = insertion_depth(points[:, :3], hole, c.scene)

@@ -61,6 +61,7 @@ class Reach:
 
     hold_steps = 5
     object_body: str | None = None
+    outcome_draws = 0
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
     privileged_dim = 0
@@ -87,7 +88,7 @@ class Reach:
     def privileged(self, sim: BatchSim) -> Tensor:
         return torch.zeros(sim.num_worlds, 0, device=sim.device)
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
         c = self.config
         distance = tip_distance(self._tips(t.joint_pos), t.command)
         rewards = {

@@ -54,6 +54,7 @@ class TrackPose:
     mirror: Mirror | None = None
     privileged_dim = 0
     object_body: str | None = None
+    outcome_draws = 0
 
     def __init__(self, robot: RobotSpec, num_envs: int, seed: int, config: TrackPoseConfig | None = None) -> None:
         self.config = c = config or TrackPoseConfig()
@@ -88,7 +89,7 @@ class TrackPose:
     def privileged(self, sim: BatchSim) -> Tensor:
         return torch.zeros(sim.num_worlds, 0, device=sim.device)
 
-    def outcome(self, t: Transition, generator: torch.Generator) -> Outcome:
+    def outcome(self, t: Transition, drawn: Tensor) -> Outcome:
         c, errors = self.config, self._errors(t.joint_pos, t.command)
         distance = errors.mean(-1)
         rewards = {
