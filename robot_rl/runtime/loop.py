@@ -6,16 +6,19 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.contract import Command, JointCommand, NumpyState, damping_command
 from robot_rl.errors import ConfigError
-from robot_rl.runtime.controller import Controller, Tick
-from robot_rl.runtime.interface import Clock, RobotInterface
+from robot_rl.runtime.interface import Clock, MonotonicClock, RobotInterface
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
+
+if TYPE_CHECKING:
+    # Who only damps needs no policy, and none of what runs it.
+    from robot_rl.runtime.controller import Controller, Tick
 
 DAMP_OUT_S = 1.0
 """How long damping is streamed before the robot is released."""
@@ -30,6 +33,13 @@ class Recorder(Protocol):
     """Takes what happened in a tick; must return at once."""
 
     def record(self, tick: Tick, state: NumpyState | None, sent: JointCommand) -> None: ...
+
+
+class CommandSink(Protocol):
+    """What of a RobotInterface damping needs."""
+
+    def write(self, command: JointCommand) -> JointCommand: ...
+    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ def run(
 
 
 def damp_out(
-    robot: RobotInterface,
+    robot: CommandSink,
     damping_kd: NDArray[np.float64],
     period_s: float,
     clock: Clock,
@@ -119,5 +129,10 @@ def damp_out(
             robot.write(damping_command(damping_kd, clock.now(), max(0.1, 3 * period_s)))
         except Exception:
             _log.exception("damping command was not sent")
-        clock.sleep_until(start_s + (tick + 1) * period_s)
+        try:
+            clock.sleep_until(start_s + (tick + 1) * period_s)
+        except Exception:
+            # A clock that serves callbacks raises what they raise; it is perhaps why we are here.
+            _log.exception("damping goes on without callbacks")
+            clock = MonotonicClock()
     robot.stop()

@@ -102,8 +102,9 @@ def station(ros_domain):
 
 @pytest.fixture
 def processes(start_node, station, bundle):
-    """(station, policy process, emulator process), not yet configured."""
+    """(station, policy process, emulator process), not yet configured, with a watchdog between them."""
     emulator = start_node("emulator_node", "emulator", robot="leap_hand")
+    start_node("watchdog_node", "watchdog", robot="leap_hand")
     return station, start_node("policy_node", "policy", bundle=bundle, robot="leap_hand"), emulator
 
 
@@ -133,6 +134,9 @@ def test_the_lifecycle_is_walked_on_the_real_node(start_node, station, bundle) -
         operator.transition("activate")
     assert operator.state() == "inactive"
     start_node("emulator_node", "emulator", robot="leap_hand")
+    with pytest.raises(OperatorError, match="no subscriber on ~/joint_command: is the watchdog node running"):
+        operator.up(3.0)
+    start_node("watchdog_node", "watchdog", robot="leap_hand")
     operator.up()
     assert operator.state() == "active"
     operator.wait_for_mode("idle")
@@ -217,24 +221,30 @@ def check_damped_exit(processes, number: int) -> None:
     assert all(damps for _, damps in station.commands[first:])
 
 
-def test_a_killed_policy_node_leaves_a_robot_that_damps_by_itself(running) -> None:
+def test_a_killed_policy_node_is_damped_for_by_the_watchdog(running) -> None:
     station, policy, _ = running
     killed_s = policy.send(signal.SIGKILL)
     status = station.emulator_until(lambda s: s["damping"])
-    assert 0.0 < status["damping_since_s"] - killed_s <= DAMP_S + TRANSPORT_S
+    # The watchdog damps long before the command in force expires.
+    assert 0.0 < status["damping_since_s"] - killed_s <= 4 * LOOP_S + TRANSPORT_S < DAMP_S
+    station.operator.watchdog = {}
+    assert ros_compat.spin_while(station.executor, lambda: not station.operator.watchdog, 5.0)
+    assert station.operator.watchdog["trip"] == "feed_lost"
 
 
 def test_a_rival_on_the_command_topic_is_reported_and_not_obeyed(standing) -> None:
     station, _, _ = standing
-    rival = RosRobot(station.node, LEAP_HAND)
+    rival = RosRobot(station.node, LEAP_HAND, "/policy/joint_command")
     rival.open()
     for _ in range(50):
         now = time.monotonic()
         rival.write(damping_command(np.full(16, 0.1), now, 0.1))
         station.spin(0.02)
-    station.operator.wait_for(lambda s: "2 publishers on joint_command" in s["problem"], 5.0, "a rival")
-    status = station.emulator_until(lambda s: s["commands_rejected"].get("another sender is in command", 0) > 10)
-    assert status["damping"] is False
+    station.operator.wait_for(lambda s: "2 publishers on ~/joint_command" in s["problem"], 5.0, "a rival")
+    assert station.emulator_until(lambda s: True)["damping"] is False
+    watchdog = station.operator.watchdog
+    assert (watchdog["refused_senders"], watchdog["passing"]) == ("1", "True")
+    assert int(watchdog["refused_commands"]) > 10
     assert station.operator.wait_for_mode("stand") == "stand"
 
 
@@ -300,6 +310,7 @@ def test_a_misspelt_parameter_ends_the_process_with_the_valid_names(start_node) 
 def test_a_humanoid_runs_only_while_the_deadman_is_held(start_node, station, tmp_path) -> None:
     bundle = TinyPolicy(UNITREE_G1, control_period_s=0.02, command_dim=0).write(tmp_path / "g1.zip")
     start_node("emulator_node", "emulator", robot="unitree_g1", suspended=True)
+    start_node("watchdog_node", "watchdog", robot="unitree_g1")
     start_node("policy_node", "policy", bundle=str(bundle), robot="unitree_g1")
     button = station.node.create_publisher(Bool, "/policy/deadman", ros_compat.COMMAND_QOS)
     operator = station.operator

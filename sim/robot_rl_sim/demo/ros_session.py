@@ -90,6 +90,7 @@ def run_session(bundle: Path, out: Path, seconds: float, seed: int) -> RosSessio
     with Processes(out / "logs", environment) as processes:
         ros = ("--ros-args", "-p", f"robot:={LEAP_HAND.name}")
         processes.start("emulator", "robot_rl_bridge.emulator_node", *ros, "-p", f"seed:={seed}")
+        processes.start("watchdog", "robot_rl_bridge.watchdog_node", *ros, "-p", f"loop_rate_hz:={LOOP_RATE_HZ}")
         processes.start(
             "policy",
             "robot_rl_bridge.policy_node",

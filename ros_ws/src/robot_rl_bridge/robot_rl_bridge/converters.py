@@ -22,12 +22,13 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import Twist, TwistStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout
 
-from robot_rl.contract import Command, JointCommand
+from robot_rl.contract import Command, JointCommand, TensorSpec
 from robot_rl.errors import ContractError
 from robot_rl_bridge.receiver import CommandMessage
 
@@ -69,6 +70,11 @@ def time_message(stamp_s: float) -> Time:
     return Time(sec=int(seconds), nanosec=min(999_999_999, int((stamp_s - seconds) * 1e9)))
 
 
+def duration_message(seconds: float) -> Duration:
+    time = time_message(seconds)
+    return Duration(sec=time.sec, nanosec=time.nanosec)
+
+
 def stamp_of(message: JointState | Imu) -> float:
     """Time stamp of the header, s, on the sender's clock."""
     return message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
@@ -80,10 +86,10 @@ def encode_joint_state(
     """Values may be NaN: a sensor that fails must be able to say so."""
     message = JointState(name=list(joint_names))
     message.header.stamp = time_message(stamp_s)
-    message.position = _doubles(position)
-    message.velocity = _doubles(velocity)
+    message.position = doubles(position)
+    message.velocity = doubles(velocity)
     if effort is not None:
-        message.effort = _doubles(effort)
+        message.effort = doubles(effort)
     return message
 
 
@@ -133,13 +139,8 @@ def command_message(
     n = len(joint_names)
     data = np.empty(HEADER + len(ROWS) * n)
     data[:HEADER] = session, sequence, now_s, min(command.expires_s - now_s, MAX_TIME_TO_LIVE_S)
-    values = data[HEADER:].reshape(len(ROWS), n)
-    for row, name in enumerate(ROWS):
-        field = np.asarray(getattr(command, name))
-        if field.shape != (n,):
-            raise MessageError(f"joint command: {name} has shape {field.shape}, expected ({n},)")
-        values[row] = field
-    _check_values(data[3], values)
+    data[HEADER:] = check_command(command, joint_names).reshape(-1)
+    _check_time_to_live(data[3])
     return Float64MultiArray(
         layout=MultiArrayLayout(
             dim=[
@@ -148,8 +149,21 @@ def command_message(
             ],
             data_offset=HEADER,
         ),
-        data=_doubles(data),
+        data=doubles(data),
     )
+
+
+def check_command(command: JointCommand, joint_names: Sequence[str]) -> Array:
+    """(5, n) the rows of a command. Raises MessageError naming what is not finite, negative or of the wrong length."""
+    n = len(joint_names)
+    values = np.empty((len(ROWS), n))
+    for row, name in enumerate(ROWS):
+        field = np.asarray(getattr(command, name))
+        if field.shape != (n,):
+            raise MessageError(f"joint command: {name} has shape {field.shape}, expected ({n},)")
+        values[row] = field
+    _check_values(values)
+    return values
 
 
 def decode_joint_command(message: Float64MultiArray, order: JointOrder) -> CommandMessage:
@@ -167,13 +181,17 @@ def decode_joint_command(message: Float64MultiArray, order: JointOrder) -> Comma
     session, sequence, sent_s, time_to_live_s = data[:HEADER]
     if not (math.isfinite(session) and math.isfinite(sequence) and math.isfinite(sent_s)):
         raise MessageError("joint command: session, sequence and time of sending must be finite")
-    _check_values(time_to_live_s, values)
+    _check_time_to_live(time_to_live_s)
+    _check_values(values)
     return CommandMessage(session, sequence, sent_s, time_to_live_s, values)
 
 
-def _check_values(time_to_live_s: float, values: Array) -> None:
+def _check_time_to_live(time_to_live_s: float) -> None:
     if not 0 < time_to_live_s <= MAX_TIME_TO_LIVE_S:
         raise MessageError(f"joint command: time to live must be in (0, {MAX_TIME_TO_LIVE_S}] s, got {time_to_live_s}")
+
+
+def _check_values(values: Array) -> None:
     if not np.isfinite(values).all():
         bad = [name for name, row in zip(ROWS, values, strict=True) if not np.isfinite(row).all()]
         raise MessageError(f"joint command: {', '.join(bad)} not finite")
@@ -194,6 +212,17 @@ def decode_command(message: Float64MultiArray, size: int, now_s: float) -> Comma
     return Command(values, now_s)
 
 
-def _doubles(values: Any) -> array[float]:
-    """rclpy's field checks accept array.array, and refuse numpy."""
+def twist_command(message: Twist | TwistStamped, spec: TensorSpec | None, now_s: float) -> Command:
+    """The command (forward m/s, left m/s, turn rad/s) of a policy that takes velocities. Raises MessageError if not."""
+    if spec is None or "velocity" not in spec.name or spec.shape != (3,):
+        raise MessageError(f"the policy's command is {'none' if spec is None else spec.name}, not a velocity")
+    twist = message if isinstance(message, Twist) else message.twist
+    values = np.array([twist.linear.x, twist.linear.y, twist.angular.z], np.float32)
+    if not np.isfinite(values).all():
+        raise MessageError(f"velocity must be finite, got {values.tolist()}")
+    return Command(values, now_s)
+
+
+def doubles(values: Any) -> array[float]:
+    """For a float64[] field: rclpy's field checks accept array.array, and refuse numpy."""
     return array("d", np.ascontiguousarray(values, dtype=np.float64).tobytes())

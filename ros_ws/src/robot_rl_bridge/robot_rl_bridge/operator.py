@@ -51,11 +51,23 @@ class OperatorError(RobotRLError):
 
 
 class Operator:
-    """Client of one policy node, and of the emulator where there is one. Every call serves the node's callbacks."""
+    """Client of one policy node, its watchdog, and the emulator where there is one. Every call serves the node's
+    callbacks."""
 
-    def __init__(self, node: Node, executor: Any, *, policy: str = "policy", emulator: str = "emulator") -> None:
+    def __init__(
+        self,
+        node: Node,
+        executor: Any,
+        *,
+        policy: str = "policy",
+        watchdog: str = "watchdog",
+        emulator: str = "emulator",
+    ) -> None:
         self.status: dict[str, str] = {}
         """Newest status of the policy node, as `status.status_message` writes it."""
+        self.watchdog: dict[str, str] = {}
+        """Newest status of the watchdog node."""
+        self._watchdog = watchdog
         self._node, self._executor = node, executor
         self._policy, self._emulator = policy, emulator
         self._clients: dict[str, Any] = {}
@@ -103,7 +115,12 @@ class Operator:
             raise OperatorError(f"{name} failed: {self.status.get('problem')}")
 
     def request(self, name: str) -> None:
-        """One of REQUESTS. Raises OperatorError with the reason if the node refused."""
+        """One of REQUESTS. Raises OperatorError with the reason if the node refused.
+
+        A stop and its reset are the watchdog's as well.
+        """
+        if name in ("estop", "reset"):
+            self._call(Trigger, f"/{self._watchdog}/{name}", Trigger.Request())
         answer = self._call(Trigger, f"/{self._policy}/{name}", Trigger.Request())
         if not answer.success:
             raise OperatorError(f"{name} refused: {answer.message}")
@@ -171,14 +188,16 @@ class Operator:
         raise OperatorError(f"service {service} did not answer within {timeout_s:g} s")
 
     def _on_status(self, message: DiagnosticArray) -> None:
-        found = parse_status(message, self._policy)
-        if found is not None:
+        if (found := parse_status(message, self._policy)) is not None:
             self.status = found
+        if (found := parse_status(message, self._watchdog, "watchdog")) is not None:
+            self.watchdog = found
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="operator", description="Operate the policy node.")
     parser.add_argument("--policy", default="policy", help="name of the policy node")
+    parser.add_argument("--watchdog", default="watchdog", help="name of the watchdog node")
     parser.add_argument("--emulator", default="emulator", help="name of the emulator node")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("up", "down", "status", *REQUESTS):
@@ -194,7 +213,9 @@ def main() -> int:
     with ros_compat.ros_context() as executor:
         node = Node("operator", enable_rosout=False)
         executor.add_node(node)
-        operator = Operator(node, executor, policy=arguments.policy, emulator=arguments.emulator)
+        operator = Operator(
+            node, executor, policy=arguments.policy, watchdog=arguments.watchdog, emulator=arguments.emulator
+        )
         _do(operator, executor, arguments)
     return 0
 
@@ -206,7 +227,8 @@ def _do(operator: Operator, executor: Any, arguments: argparse.Namespace) -> Non
         operator.down()
     elif arguments.verb == "status":
         operator.wait_for(bool, 5.0, "a status")
-        print(json.dumps(operator.status, indent=1))
+        operator.wait_for(lambda _: bool(operator.watchdog), 5.0, "a status of the watchdog")
+        print(json.dumps({"policy": operator.status, "watchdog": operator.watchdog}, indent=1))
     elif arguments.verb == "command":
         operator.send_command(arguments.values)
         ros_compat.spin_until(executor, time.monotonic() + RETRY_S)

@@ -7,8 +7,12 @@ activate    refuses until the robot is connected: states arrive, somebody hears 
 deactivate  ends the loop; damping is streamed for a second
 
 Services `~/stand`, `~/run`, `~/stop`, `~/estop`, `~/reset` (std_srvs/Trigger) answer when granted or refused.
-`~/command` (std_msgs/Float64MultiArray) takes the policy's command, `~/deadman` (std_msgs/Bool) the operator's button.
-The status goes to /diagnostics. SIGINT and SIGTERM damp for a second, then end the process.
+`~/command` (std_msgs/Float64MultiArray) takes the policy's command, `cmd_vel` that of a policy for velocities,
+`~/deadman` (std_msgs/Bool) the operator's button, `estop` (std_msgs/Bool, true stops) anybody's. `~/mode`
+(std_msgs/String, latched) tells the mode, /diagnostics everything. SIGINT and SIGTERM damp for a second, then end the
+process.
+
+Joint commands go to `~/joint_command`, which the watchdog node passes on to the robot.
 
 One thread: the loop's clock serves callbacks until the next deadline. Nothing here knows how to control a robot; the
 controller and the loop of robot_rl.runtime do.
@@ -26,9 +30,10 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
-from std_msgs.msg import Bool, Float64MultiArray
+from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from robot_rl.bundle.load import Bundle, load_bundle
@@ -41,13 +46,15 @@ from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.recorder import Recorder
 from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import ros_compat
-from robot_rl_bridge.converters import MessageError, decode_command
+from robot_rl_bridge.converters import MessageError, decode_command, twist_command
 from robot_rl_bridge.requests import Answer, PendingRequest
 from robot_rl_bridge.ros_compat import ParameterSpec
-from robot_rl_bridge.ros_robot import COMMAND_TOPIC, RosRobot
+from robot_rl_bridge.ros_robot import RosRobot
 from robot_rl_bridge.status import TOPIC as STATUS_TOPIC
 from robot_rl_bridge.status import Level, status_message
+from robot_rl_bridge.watchdog_node import ESTOP_TOPIC
 
+COMMAND_TOPIC = "~/joint_command"
 STATUS_PERIOD_S = 0.1
 RIVAL_PERIOD_S = 1.0
 """How often to look for a second sender of commands."""
@@ -58,6 +65,7 @@ PARAMETERS = (
     ParameterSpec("bundle", "", "Policy bundle to run: a folder or a zip file."),
     ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=robot_names()),
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the control loop; a multiple of the policy's rate.", 10.0, 1000.0),
+    ParameterSpec("cmd_vel", "twist_stamped", "Type of the topic cmd_vel.", choices=("twist_stamped", "twist", "none")),
     ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record. Never overwritten: see the status."),
     ros_compat.PRIORITY,
 )
@@ -79,7 +87,7 @@ class PolicyNode(LifecycleNode):
         self._bundle: Bundle | None = None
         self._controller: Controller | None = None
         """While active: what the loop runs."""
-        self._robot = RosRobot(self, self.spec)
+        self._robot = RosRobot(self, self.spec, COMMAND_TOPIC, watchdog=True)
         self._recorder: Recorder | None = None
         self._running = False
         self._command: Command | None = None
@@ -93,6 +101,11 @@ class PolicyNode(LifecycleNode):
         self._status = self.create_publisher(DiagnosticArray, STATUS_TOPIC, ros_compat.STATUS_QOS)
         self.create_subscription(Float64MultiArray, "~/command", self._on_command, ros_compat.COMMAND_QOS)
         self.create_subscription(Bool, "~/deadman", self._on_deadman, ros_compat.COMMAND_QOS)
+        ros_compat.hear_all(self, Bool, ESTOP_TOPIC, self._on_estop)
+        if values["cmd_vel"] != "none":
+            kind = Twist if values["cmd_vel"] == "twist" else TwistStamped
+            self.create_subscription(kind, "cmd_vel", self._on_twist, ros_compat.COMMAND_QOS)
+        self._mode = self.create_publisher(String, "~/mode", ros_compat.LATCHED_QOS)
         for request in Request:
             # rclpy awaits a coroutine, but its types do not say so.
             callback: Any = functools.partial(self._on_request, request)
@@ -141,7 +154,7 @@ class PolicyNode(LifecycleNode):
         self._command = None
         controller = self._make_controller()
         if self._log_path:
-            self._recorder = Recorder(_unused(Path(self._log_path)), controller.bundle.contract)
+            self._recorder = Recorder(_unused(Path(self._log_path)), controller)
         self._controller = controller
 
     def _end_loop(self) -> None:
@@ -185,7 +198,7 @@ class PolicyNode(LifecycleNode):
         """Publish now."""
         self._next_status_s = time.monotonic() + STATUS_PERIOD_S
         level, summary, values = self._describe()
-        self._status.publish(status_message(self.get_name(), self.spec.name, level, summary, values))
+        self._status.publish(status_message(self.get_name(), "policy", self.spec.name, level, summary, values))
 
     def _make_controller(self) -> Controller:
         assert self._bundle is not None
@@ -209,6 +222,8 @@ class PolicyNode(LifecycleNode):
         if now >= self._next_rival_s:
             self._next_rival_s = now + RIVAL_PERIOD_S
             self.problem = ros_compat.publisher_problem(self, COMMAND_TOPIC, ros_compat.COMMAND_QOS) or ""
+        if changed:
+            self._mode.publish(String(data=tick.mode.value))
         if changed or now >= self._next_status_s:
             self.publish_status()
 
@@ -252,6 +267,17 @@ class PolicyNode(LifecycleNode):
             self._command = decode_command(message, spec.shape[0], time.monotonic())
         except MessageError as error:
             self._robot.reject("command", error)
+
+    def _on_twist(self, message: Twist | TwistStamped) -> None:
+        spec = None if self._bundle is None else self._bundle.contract.command
+        try:
+            self._command = twist_command(message, spec, time.monotonic())
+        except MessageError as error:
+            self._robot.reject("cmd_vel", error)
+
+    def _on_estop(self, message: Bool) -> None:
+        if message.data and self._controller is not None:
+            self._controller.request(Request.ESTOP)
 
     def _on_deadman(self, message: Bool) -> None:
         if message.data and self._controller is not None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
@@ -21,7 +22,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.duration import Infinite
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Float64
 
@@ -37,18 +38,52 @@ else:
     )
 
 
-def _qos(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:
+def _qos(
+    reliability: ReliabilityPolicy, depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE
+) -> QoSProfile:
     # The infinite times are spelt out because an endpoint found in the graph reports its defaults so, and is compared.
-    return QoSProfile(depth=depth, reliability=reliability, deadline=Infinite, liveliness_lease_duration=Infinite)
+    return QoSProfile(
+        depth=depth,
+        reliability=reliability,
+        durability=durability,
+        deadline=Infinite,
+        liveliness_lease_duration=Infinite,
+    )
 
 
 SENSOR_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 1)
 """States: a lost one is replaced by the next, never sent again late."""
 COMMAND_QOS = _qos(ReliabilityPolicy.RELIABLE, 1)
 STATUS_QOS = _qos(ReliabilityPolicy.RELIABLE, 10)
+LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
+"""The last value is there for whoever comes later."""
 
 MIN_SERVICE_S = 0.001
 """What a loop that overran still gives its callbacks, so that it goes on hearing the robot and the operator."""
+
+
+def with_info(callback: Callable[[Any, dict[str, Any]], None]) -> Callable[..., None]:
+    """A subscription callback that is also told who sent the message.
+
+    The EventsExecutor of some releases hands both over as one argument, other executors as two.
+    """
+
+    def adapted(*arguments: Any) -> None:
+        callback(*(arguments if len(arguments) == 2 else arguments[0]))
+
+    # From it rclpy tells which kind of callback this is.
+    adapted.__signature__ = inspect.signature(callback)  # type: ignore[attr-defined]
+    return adapted
+
+
+def hear_all(node: Node, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
+    """Subscribe so that no publisher's QoS keeps its messages from us; each may come more than once.
+
+    For an emergency stop: latched publishers are heard even if they spoke before, and the others as well, which a
+    subscription that asks for latched ones would not match.
+    """
+    for qos in (LATCHED_QOS, COMMAND_QOS, SENSOR_QOS):
+        node.create_subscription(kind, topic, callback, qos)
 
 
 def spin_until(executor: Any, deadline_s: float) -> None:

@@ -1,12 +1,12 @@
 """RosRobot: a robot behind topics, as RobotInterface.
 
 Reads sensor_msgs/JointState on `joint_states`, and for a robot with an IMU sensor_msgs/Imu on `imu/data`. Writes
-`joint_command` (format: `converters`), and mirrors its targets as sensor_msgs/JointState on `joint_target` for tools.
+`joint_command` (format: `converters`), to the robot or, as the policy node does, to a watchdog before it.
 """
 
 from __future__ import annotations
 
-import secrets
+import math
 import time
 from collections import Counter
 from typing import Any
@@ -15,16 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool
 
 from robot_rl.contract import JointCommand, NumpyState, RobotState, damping_command
 from robot_rl.errors import RobotRLError
 from robot_rl.robots import RobotSpec
+from robot_rl.runtime.interface import Health
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.converters import JointOrder, MessageError
+from robot_rl_bridge.outputs import COMMAND_TOPIC, CommandOutput
 from robot_rl_bridge.stamps import StampMapper
 
-STATE_TOPIC, IMU_TOPIC, COMMAND_TOPIC, TARGET_TOPIC = "joint_states", "imu/data", "joint_command", "joint_target"
+STATE_TOPIC, IMU_TOPIC = "joint_states", "imu/data"
+PASSING_TOPIC = "watchdog/passing"
+"""std_msgs/Bool: whether the watchdog passes our commands on. Comes with each change, and every HEARTBEAT_S."""
+HEARTBEAT_S = 0.05
+HEARTBEAT_LOST_S = 3 * HEARTBEAT_S
 
 # Long enough to survive two lost messages of a 20 Hz loop, short enough that a dead sender is noticed at once.
 STOP_TIME_TO_LIVE_S = 0.2
@@ -33,24 +39,29 @@ Array = NDArray[np.float64]
 
 
 class RosRobot:
-    """One robot over topics. Callbacks must be served by the node's executor; nothing here spins or sleeps."""
+    """One robot over topics. Callbacks must be served by the node's executor; nothing here spins or sleeps.
 
-    def __init__(self, node: Node, spec: RobotSpec) -> None:
+    With `watchdog`, commands go to one, and `health` tells by its heartbeat how many of them in a row it did not pass.
+    """
+
+    def __init__(
+        self, node: Node, spec: RobotSpec, command_topic: str = COMMAND_TOPIC, *, watchdog: bool = False
+    ) -> None:
         self.spec = spec
+        self.command_topic = command_topic
         self.rejected: Counter[str] = Counter()
         """Number of messages that could not be used, by topic."""
         self.last_rejection = ""
         self._node = node
         self._order = JointOrder(spec.joint_names, extra_allowed=True)
         self._has_imu = "imu_quat_wxyz" in spec.state_fields
-        self._session = 0
+        self._watchdog = watchdog
         self._subscriptions: list[Any] = []
-        self._publisher: Any = None
-        self._mirror: Any = None
+        self._output: CommandOutput | None = None
         self._forget()
 
     def _forget(self) -> None:
-        self._sequence = 0
+        self._passed_s, self._not_passed = -math.inf, 0
         self._joints: tuple[float, Array, Array, Array | None] | None = None
         self._imu: tuple[float, Array, Array, Array] | None = None
         self._state: NumpyState | None = None
@@ -58,18 +69,19 @@ class RosRobot:
 
     def open(self) -> None:
         """Create publishers and subscriptions, so that they can match before `connect` asks whether they did."""
-        if self._publisher is not None:
+        if self._output is not None:
             return
         node = self._node
         self._forget()
-        self._session = secrets.randbits(52)  # a whole number that a float64 holds exactly
         self._subscriptions = [
             node.create_subscription(JointState, STATE_TOPIC, self._on_joints, ros_compat.SENSOR_QOS)
         ]
         if self._has_imu:
             self._subscriptions.append(node.create_subscription(Imu, IMU_TOPIC, self._on_imu, ros_compat.SENSOR_QOS))
-        self._mirror = node.create_publisher(JointState, TARGET_TOPIC, ros_compat.SENSOR_QOS)
-        self._publisher = node.create_publisher(Float64MultiArray, COMMAND_TOPIC, ros_compat.COMMAND_QOS)
+        if self._watchdog:
+            heartbeat = node.create_subscription(Bool, PASSING_TOPIC, self._on_passing, ros_compat.COMMAND_QOS)
+            self._subscriptions.append(heartbeat)
+        self._output = CommandOutput(node, self.spec, self.command_topic)
 
     def connect(self) -> None:
         """Raise RobotRLError naming every reason why this robot cannot be controlled now."""
@@ -82,8 +94,9 @@ class RosRobot:
         node = self._node
         topics = [STATE_TOPIC, IMU_TOPIC] if self._has_imu else [STATE_TOPIC]
         found = [ros_compat.publisher_problem(node, topic, ros_compat.SENSOR_QOS) for topic in topics]
-        found.append(ros_compat.subscription_problem(node, COMMAND_TOPIC, ros_compat.COMMAND_QOS))
-        found.append(ros_compat.publisher_problem(node, COMMAND_TOPIC, ros_compat.COMMAND_QOS))
+        heard = ros_compat.subscription_problem(node, self.command_topic, ros_compat.COMMAND_QOS)
+        found.append(f"{heard}: is the watchdog node running?" if heard and self._watchdog else heard)
+        found.append(ros_compat.publisher_problem(node, self.command_topic, ros_compat.COMMAND_QOS))
         problems = [p for p in found if p]
         if not problems and self.read() is None:
             reasons = f"; last rejection: {self.last_rejection}" if self.rejected else ""
@@ -110,20 +123,19 @@ class RosRobot:
 
     def write(self, command: JointCommand) -> JointCommand:
         """Publish. Raises MessageError for a command that no robot should get, without sending anything."""
-        self._sequence += 1
-        now = time.monotonic()
-        self._publisher.publish(
-            converters.command_message(
-                command, self.spec.joint_names, session=self._session, sequence=self._sequence, now_s=now
-            )
-        )
-        if self._mirror.get_subscription_count():
-            self._mirror.publish(converters.target_message(command, self.spec.joint_names, time.time()))
+        assert self._output is not None, "not connected"
+        self._output.send(command)
+        if self._watchdog:
+            self._not_passed = 0 if time.monotonic() - self._passed_s < HEARTBEAT_LOST_S else self._not_passed + 1
         return command
+
+    def health(self) -> Health | None:
+        """Commands in a row that the watchdog did not pass on, or that went to one that is gone; None without one."""
+        return Health(time.monotonic(), lost_packets=self._not_passed) if self._watchdog else None
 
     def stop(self) -> None:
         """One damping command. Its short time to live makes the robot's own damping follow."""
-        if self._publisher is None:
+        if self._output is None:
             return
         try:
             kd = np.array(self.spec.safety.damping_kd_nms_rad)
@@ -135,10 +147,9 @@ class RosRobot:
         """Destroy publishers and subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        for publisher in (self._publisher, self._mirror):
-            if publisher is not None:
-                self._node.destroy_publisher(publisher)
-        self._subscriptions, self._publisher, self._mirror = [], None, None
+        if self._output is not None:
+            self._output.close()
+        self._subscriptions, self._output = [], None
 
     def __enter__(self) -> RosRobot:
         self.connect()
@@ -166,6 +177,9 @@ class RosRobot:
             self._state = None
         except MessageError as error:
             self.reject(IMU_TOPIC, error)
+
+    def _on_passing(self, message: Bool) -> None:
+        self._passed_s = time.monotonic() if message.data else -math.inf
 
     def reject(self, topic: str, error: MessageError) -> None:
         """Count a message that could not be used."""

@@ -1,4 +1,4 @@
-"""The policy node's one status message: diagnostic_msgs/DiagnosticArray on /diagnostics, for the usual tools."""
+"""Status messages: diagnostic_msgs/DiagnosticArray on /diagnostics, for the usual tools."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ _LEVELS: dict[Level, bytes] = {
 }
 
 
-def status_message(node: str, robot: str, level: Level, summary: str, values: Mapping[str, Any]) -> DiagnosticArray:
-    """One status named `<node>: policy`; numbers keep full precision as text."""
+def status_message(
+    node: str, part: str, robot: str, level: Level, summary: str, values: Mapping[str, Any]
+) -> DiagnosticArray:
+    """One status named `<node>: <part>`; numbers keep full precision as text."""
     message = DiagnosticArray(
         status=[
             DiagnosticStatus(
                 level=_LEVELS[level],
-                name=f"{node}: policy",
+                name=f"{node}: {part}",
                 message=summary,
                 hardware_id=robot,
                 values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
@@ -38,9 +40,9 @@ def status_message(node: str, robot: str, level: Level, summary: str, values: Ma
     return message
 
 
-def parse_status(message: DiagnosticArray, node: str) -> dict[str, str] | None:
-    """The values of `node`'s status, or None if the message holds none of it."""
+def parse_status(message: DiagnosticArray, node: str, part: str = "policy") -> dict[str, str] | None:
+    """The values of this part of `node`'s status, or None if the message holds none of it."""
     for status in message.status:
-        if status.name == f"{node}: policy":
+        if status.name == f"{node}: {part}":
             return {item.key: item.value for item in status.values}
     return None
