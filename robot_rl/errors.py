@@ -17,6 +17,10 @@ class ConfigError(RobotRLError):
     """A configuration value is outside what the code accepts."""
 
 
+class LogError(RobotRLError):
+    """A log of a run is none, is damaged, or does not hold what is asked of it."""
+
+
 class EnvError(RobotRLError):
     """An environment produced something that must not be learned from, such as NaN."""
 

@@ -97,6 +97,10 @@ class Manifest:
         body = self._body()
         return json.dumps({**body, "digest": _digest(body)}, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
+    def digest(self) -> str:
+        """sha256 of everything in it, and through the digests of the files of the whole bundle."""
+        return _digest(self._body())
+
     def _body(self) -> dict[str, Any]:
         body = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         body["files"] = {name: dataclasses.asdict(entry) for name, entry in self.files.items()}

@@ -84,7 +84,7 @@ def run(args: DeployArgs) -> Result:
         if args.record is not None:
             from robot_rl.runtime.recorder import Recorder
 
-            recorder = stack.enter_context(Recorder(args.record, bundle.contract))
+            recorder = stack.enter_context(Recorder(args.record, controller))
         robot = _driver(args.interface)(spec)
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The flight log of `deploy --record` and of the ROS node (robot_rl/runtime/recorder.py) as transitions.
+"""The flight log of `deploy --record` and of the ROS node (robot_rl/runtime/log_messages.py) as transitions.
 
 One transition is one evaluation of the policy in RUN and what came of it, up to the next evaluation:
 
@@ -17,7 +17,6 @@ evaluations are missing, or a row was left out.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,7 +30,7 @@ from numpy.typing import NDArray
 from robot_rl.contract import Contract
 from robot_rl.data.dataset import Dataset, as_batch, unit_range
 from robot_rl.errors import ConfigError
-from robot_rl.runtime.recorder import Log, read_log
+from robot_rl.runtime.log_reader import Log, read_log
 
 _LATE = 1.5
 """Control periods between two evaluations from which one of them is missing."""
@@ -58,8 +57,6 @@ def read(path: Path) -> Dataset:
         log = read_log(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is no log of robot-rl: {error}") from error
     contract = log.contract
     if contract is None:
         raise ConfigError(f"{path} has no contract: it was not recorded by robot-rl")
@@ -73,6 +70,7 @@ def read(path: Path) -> Dataset:
     notes = ["reward is not in a log: it is NaN", *(f"{n} evaluations left out: {why}" for why, n in left_out.items())]
     if not log.complete:
         notes.append("the log has no end: whoever wrote it was killed, and the last moments are missing")
+    notes += log.damage
     return Dataset(
         as_batch(
             np.stack([row.obs for row in rows]),
@@ -92,9 +90,10 @@ def read(path: Path) -> Dataset:
 def _rows(log: Log, contract: Contract) -> tuple[list[_Row], Counter[str]]:
     """Transitions in order, and how many evaluations led to none, by cause."""
     actions, modes, commands, states = (log.messages[topic] for topic in ("/action", "/mode", "/command", "/state"))
-    mode_t, command_t, state_t = (_column(messages, "t_s") for messages in (modes, commands, states))
+    mode_t, command_t, state_t = (log.column(topic, "t_s") for topic in ("/mode", "/command", "/state"))
     spec = contract.action
     scale, offset = np.array(spec.scale_rad), np.array(spec.offset_rad)
+    n, dim = len(scale), len(actions[0]["obs"]) if actions else 0
     rows: list[_Row] = []
     left_out: Counter[str] = Counter()
     reference: Array | None = None
@@ -103,14 +102,15 @@ def _rows(log: Log, contract: Contract) -> tuple[list[_Row], Counter[str]]:
     for this, following in pairwise(actions):
         start_s, end_s = float(this["t_s"]), float(following["t_s"])
         if reference is None:
-            reference = np.clip(_at(states, state_t, start_s, "joint_pos"), spec.low_rad, spec.high_rad)
+            reference = np.clip(_at(states, state_t, start_s, "joint_pos", n), spec.low_rad, spec.high_rad)
         between = slice(*np.searchsorted(mode_t, (start_s, end_s)))
         ran = all(message["mode"] == "run" for message in modes[between])
         sent = commands[slice(*np.searchsorted(command_t, (start_s, end_s)))]
-        target = _numbers(sent[-1]["position"]) if sent else np.full(len(scale), np.nan)
+        target = _numbers(sent[-1]["position"] if sent else (), n)
         base = reference if spec.kind == "position_delta" else offset
         executed = (target - base) / scale
-        obs, proposed, next_obs = _numbers(this["obs"]), _numbers(this["action"]), _numbers(following["obs"])
+        obs, next_obs = (_numbers(message["obs"], dim) for message in (this, following))
+        proposed = _numbers(this["action"], n if len(this["action"]) else 0)
         cause = ""
         if not ran or end_s - start_s > _LATE * contract.control_period_s:
             cause = "the last one before RUN ended" if not ran else "the next one is missing"
@@ -125,20 +125,17 @@ def _rows(log: Log, contract: Contract) -> tuple[list[_Row], Counter[str]]:
         goes_on = not cause
         # Where commands are missing, so is the one from which the next small step is taken.
         known = bool(sent) and end_s - float(sent[-1]["t_s"]) <= _LATE * contract.control_period_s
-        reference = (target if known else np.full(len(scale), np.nan)) if ran else None
+        reference = (target if known else np.full(n, np.nan)) if ran else None
     return rows, left_out
 
 
-def _numbers(values: list[float | None]) -> Array:
-    """null is NaN."""
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+def _numbers(values: Any, size: int) -> Array:
+    """NaN where there are not `size` of them: a log may be damaged, or be of a robot that was."""
+    array = np.asarray(values, np.float64)
+    return array if array.shape == (size,) else np.full(size, np.nan)
 
 
-def _column(messages: list[dict[str, Any]], name: str) -> Array:
-    return _numbers([message[name] for message in messages])
-
-
-def _at(messages: list[dict[str, Any]], times: Array, time_s: float, name: str) -> Array:
+def _at(messages: list[dict[str, Any]], times: Array, time_s: float, name: str, size: int) -> Array:
     """A field of the message of that tick."""
     index = min(int(np.searchsorted(times, time_s)), len(messages) - 1)
-    return _numbers(messages[index][name]) if messages else np.zeros(0)
+    return _numbers(messages[index][name] if messages else (), size)

@@ -15,6 +15,7 @@ from robot_rl.errors import ConfigError
 Array = NDArray[np.float32]
 
 _WARM_UP_RUNS = 20
+_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class PolicyStep:
     """(n_joints,) in [-1, 1]; empty if the graph does not give it."""
     obs: Array
     """(obs_dim,) for logs."""
+    command: Array | None = None
+    """(command_dim,) what it was commanded; None if it takes no command."""
+    memory: Array | None = None
+    """Its memory before this step, flat and in the contract's order, without what is in `obs` already (memory that
+    starts with an observation). With state and command it is all that the answer depends on."""
 
 
 class PolicyRunner:
@@ -41,6 +47,7 @@ class PolicyRunner:
         self.contract = contract
         self._state_names = tuple(t.name for t in contract.inputs if t.source == "state")
         self._memory_specs = tuple(t for t in contract.inputs if t.source == "memory")
+        self._logged_names = tuple(t.name for t in self._memory_specs if t.start != "observation")
         self._applied_names = tuple(t.name for t in self._memory_specs if t.feedback == "applied")
         self._command_name = contract.command.name if contract.command is not None else None
         self._memory: dict[str, Array] = {}
@@ -101,6 +108,8 @@ class PolicyRunner:
             target=outputs["joint_target"][0],
             action=action[0] if action is not None else np.zeros(0, np.float32),
             obs=outputs["obs"][0],
+            command=command,
+            memory=np.concatenate([inputs[name].ravel() for name in self._logged_names] or [_NOTHING]),
         )
 
     def rehearse(self) -> None:

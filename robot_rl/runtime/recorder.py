@@ -1,103 +1,126 @@
-"""The flight log: what was seen, decided and sent, as MCAP with JSON messages. Needs the extra `record`.
+"""Recording a run: every tick to a log that Foxglove opens, and a black box after each trip.
 
-Topics, one message each per tick (but /action, which comes with each evaluation of the policy):
-/state what was measured, /command what was sent, /action what the policy said, /mode mode, cause and what the filter
-changed, /timing where the time went. Every message carries `t_s`, the loop's monotonic clock.
+In the loop a tick becomes bytes in shared memory, and nothing else: another process (log_writer.py) does the rest. It
+outlives this one, so that a log is whole also after SIGKILL. log_messages.py says what is in a log, log_reader.py reads
+it.
 """
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 import logging
 import math
-import queue
-import threading
+import os
+import platform
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
+from itertools import count
 from pathlib import Path
-from typing import IO, Any, cast
 
-import numpy as np
+from robot_rl.contract import JointCommand, NumpyState
+from robot_rl.errors import ConfigError
+from robot_rl.runtime.checks import CHECKS, Cause
+from robot_rl.runtime.controller import Controller, Tick
+from robot_rl.runtime.log_messages import TOPICS, Encoder, descriptors, type_name
+from robot_rl.runtime.log_ring import CAPACITY, LogRing
+from robot_rl.runtime.log_writer import CHUNK_S, FORMAT, LogPlan
+from robot_rl.runtime.modes import Mode
 
-from robot_rl.contract import STATE_FIELDS, Contract, JointCommand, NumpyState
-from robot_rl.errors import MissingDependencyError, RobotRLError
-from robot_rl.runtime.controller import Tick
-from robot_rl.runtime.safety import MODIFICATIONS
-
-CHUNK_BYTES = 64 * 1024
-"""What a kill -9 costs at most: the chunk that is open."""
-_MAGIC = b"\x89MCAP0\r\n"
-_NUMBERS = {"type": "array", "items": {"type": ["number", "null"]}}
-_NUMBER = {"type": ["number", "null"]}
-_TEXT = {"type": "string"}
-
-# Topic -> fields of its messages, as JSON schema. null stands for a number that is not finite.
-TOPICS: dict[str, dict[str, Any]] = {
-    "/state": {"t_s": _NUMBER, "stamp_s": _NUMBER, "age_s": _NUMBER, **dict.fromkeys(STATE_FIELDS, _NUMBERS)},
-    "/command": {
-        **dict.fromkeys(("t_s", "expires_s"), _NUMBER),
-        **dict.fromkeys(("position", "velocity", "effort", "kp", "kd"), _NUMBERS),
-    },
-    "/action": {"t_s": _NUMBER, **dict.fromkeys(("action", "target", "applied", "obs"), _NUMBERS)},
-    "/mode": {
-        **dict.fromkeys(("t_s", "margin"), _NUMBER),
-        **dict.fromkeys(("mode", "cause", "severity", "note"), _TEXT),
-        "modified": {"type": "object", "description": "reason -> indices of the joints whose target was changed"},
-    },
-    "/timing": dict.fromkeys(("t_s", "age_s", "policy_s", "filter_s", "tick_s"), _NUMBER),
-}
+_ASKED_FOR = (Cause.NONE, Cause.STOPPED)
+"""DAMP for one of these is no trip."""
+_CLOSE_S = 30.0
+"""How long the writer may take to finish."""
 
 _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes ticks to a file from a thread of its own. `record` never blocks: if the thread falls behind, ticks drop.
+    """Records the ticks of one controller. `record` never blocks and never raises: what cannot be recorded is counted.
 
-    A full disk does not stop a robot: the error is kept in `error`, and further ticks count as dropped.
+    A full disk does not stop a robot: the reason is in `error`, and further ticks count as dropped. A file that exists
+    is never overwritten: `path` is the first free of `<name>`, `<name>_2`, ... `full=False` writes black boxes only.
+
+    Raises ConfigError at construction if the file cannot be made.
     """
 
-    def __init__(self, path: Path | str, contract: Contract, *, queue_ticks: int = 4096) -> None:
-        try:
-            from mcap.writer import Writer
-        except ImportError as error:
-            raise MissingDependencyError("recording needs 'mcap'; pip install 'robot-rl[record]'") from error
-        self.path = Path(path)
-        self.dropped = 0
-        """Ticks that are not in the file."""
-        self.error: OSError | None = None
-        self._queue: queue.Queue[tuple[Tick, NumpyState | None, JointCommand] | None] = queue.Queue(queue_ticks)
+    def __init__(
+        self, path: Path | str, controller: Controller, *, full: bool = True, ring_bytes: int = CAPACITY
+    ) -> None:
+        self.path, file = _create(Path(path)) if full else (Path(path), None)
+        self._encoder = Encoder()
+        self._offered = 0
+        """Ticks so far."""
+        self._refused = 0
+        """Of them, those that never came into the ring."""
+        self._mode = controller.mode
         # Log times are wall-clock, so that logs of several machines line up; the loop's own clock is in every message.
         self._offset_ns = time.time_ns() - time.monotonic_ns()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("wb")
-        self._writer = Writer(self._file, chunk_size=CHUNK_BYTES)
-        self._writer.start(profile="", library="robot-rl")
-        self._writer.add_metadata("robot_rl", {"contract": contract.to_json()})
-        self._channels = {topic: self._register(topic, fields) for topic, fields in TOPICS.items()}
-        self._thread = threading.Thread(target=self._drain, name="recorder", daemon=True)
-        self._thread.start()
+        self._ring = LogRing(capacity=ring_bytes)
+        self._closed: tuple[int, str] | None = None
+        """Ticks written and error, once closed."""
+        plan = LogPlan(
+            path=str(self.path),
+            metadata=describe(controller),
+            topics={topic: (type_name(topic), base64.b64encode(descriptors(topic)).decode()) for topic in TOPICS},
+            chunk_bytes=_chunk_bytes(controller),
+        )
+        self._writer = _start(self._ring, file, plan)
 
     def record(self, tick: Tick, state: NumpyState | None, sent: JointCommand) -> None:
+        """Take one tick. To be called from one thread only."""
+        stamp_ns = max(0, self._offset_ns + int(tick.now_s * 1e9)) if math.isfinite(tick.now_s) else time.time_ns()
+        tripped = tick.mode in (Mode.DAMP, Mode.FAULT) and self._mode not in (Mode.DAMP, Mode.FAULT)
+        trip = tick.cause.value if tripped and tick.cause not in _ASKED_FOR else ""
+        self._mode = tick.mode
         try:
-            self._queue.put_nowait((tick, state, sent))
-        except queue.Full:
-            self.dropped += 1
+            written = self._ring.put(self._encoder.encode(self._offered, stamp_ns, tick, state, sent, trip))
+        except Exception as error:
+            # A state may hold anything, also what is no number; the loop must not end for its log.
+            written = False
+            if not self._refused:
+                _log.warning("tick %d cannot be recorded: %s: %s", self._offered, type(error).__name__, error)
+        self._offered += 1
+        self._refused += not written
+
+    @property
+    def dropped(self) -> int:
+        """Ticks that are not in the log. While it is open, those that are known to be lost."""
+        return self._refused if self._closed is None else self._offered - self._closed[0]
+
+    @property
+    def error(self) -> str:
+        """Why nothing is written any more; empty if all is well."""
+        if self._closed is not None:
+            return self._closed[1]
+        if (status := self._writer.poll()) not in (None, 0):
+            return self._ring.error or f"the process that writes it ended with {status}"
+        return self._ring.error
 
     def close(self) -> None:
-        """Write what is queued and finish the file. May be called more than once."""
-        if not self._thread.is_alive():
+        """Wait until everything is written and the file is finished. May be called more than once."""
+        if self._closed is not None:
             return
-        self._queue.put(None)
-        self._thread.join()
+        assert self._writer.stdin is not None
+        # Its end is what the writer waits for.
+        self._writer.stdin.close()
         try:
-            if self.error is None:
-                self._writer.finish()
-            self._file.close()
-        except OSError as error:
-            self._fail(error)
+            self._writer.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._ring.error = f"not finished {_CLOSE_S:g} s after the end"
+            self._writer.kill()
+            self._writer.wait()
+        error = self.error
+        self._closed = (self._ring.written, error)
+        self._ring.close()
+        if error:
+            _log.error("recording to %s stopped: %s", self.path, error)
         if self.dropped:
-            _log.warning("%d ticks are missing from %s", self.dropped, self.path)
+            _log.warning("%d of %d ticks are missing from %s", self.dropped, self._offered, self.path)
 
     def __enter__(self) -> Recorder:
         return self
@@ -105,140 +128,65 @@ class Recorder:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _register(self, topic: str, fields: dict[str, Any]) -> int:
-        schema = {"title": topic.strip("/"), "type": "object", "properties": fields}
-        schema_id = self._writer.register_schema(f"robot_rl{topic}", "jsonschema", json.dumps(schema).encode())
-        return self._writer.register_channel(topic, "json", schema_id)
 
-    def _drain(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self.error is not None:
-                self.dropped += 1
-                continue
-            tick, state, sent = item
-            stamp_ns = self._offset_ns + int(tick.now_s * 1e9) if math.isfinite(tick.now_s) else time.time_ns()
-            try:
-                for topic, message in _messages(tick, state, sent):
-                    data = json.dumps(message, allow_nan=False).encode()
-                    self._writer.add_message(self._channels[topic], max(stamp_ns, 0), data, max(stamp_ns, 0))
-                self._file.flush()
-            except OSError as error:
-                self.dropped += 1
-                self._fail(error)
-
-    def _fail(self, error: OSError) -> None:
-        self.error = error
-        _log.error("recording to %s stopped: %s", self.path, error)
+def describe(controller: Controller) -> dict[str, str]:
+    """What a log says about itself: enough to find the bundle again, and to run robot and filter as they were."""
+    bundle, limits = controller.bundle, controller.limits
+    about = {
+        "format": FORMAT,
+        "started_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "contract": bundle.contract.to_json(),
+        "contract_digest": bundle.contract.digest(),
+        "bundle": bundle.path.name,
+        "bundle_digest": bundle.manifest.digest(),
+        "task": bundle.manifest.task,
+        "algorithm": bundle.manifest.algorithm,
+        "robot": controller.robot.name,
+        "loop_period_s": repr(controller.loop_period_s),
+        "safety_profile": json.dumps(dataclasses.asdict(limits.profile)),
+        "checks": json.dumps(list(dict.fromkeys(check.cause.value for check in CHECKS))),
+        "host": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    return about | {name.replace("-", "_"): version(name) for name in ("robot-rl", "numpy", "onnxruntime")}
 
 
-def _messages(tick: Tick, state: NumpyState | None, sent: JointCommand) -> Iterator[tuple[str, dict[str, Any]]]:
-    t_s = _number(tick.now_s)
-    if state is not None:
-        fields = {name: getattr(state, name) for name in STATE_FIELDS}
-        yield (
-            "/state",
-            {
-                "t_s": t_s,
-                "stamp_s": _numbers(state.stamp_s)[0],
-                "age_s": _number(tick.age_s),
-                **{name: _numbers(value) for name, value in fields.items() if value is not None},
-            },
-        )
-    yield (
-        "/command",
-        {
-            "t_s": t_s,
-            "expires_s": _number(sent.expires_s),
-            **{name: _numbers(getattr(sent, name)) for name in ("position", "velocity", "effort", "kp", "kd")},
-        },
-    )
-    if tick.policy is not None:
-        yield (
-            "/action",
-            {
-                "t_s": t_s,
-                "action": _numbers(tick.policy.action),
-                "target": _numbers(tick.policy.target),
-                "applied": [] if tick.applied is None else _numbers(tick.applied),
-                "obs": _numbers(tick.policy.obs),
-            },
-        )
-    modified = {r: np.flatnonzero(m).tolist() for r, m in zip(MODIFICATIONS, tick.modified, strict=True) if m.any()}
-    yield (
-        "/mode",
-        {
-            "t_s": t_s,
-            "mode": tick.mode.value,
-            "cause": tick.cause.value,
-            "severity": tick.severity.name.lower(),
-            "margin": _number(tick.margin),
-            "note": tick.note,
-            "modified": modified,
-        },
-    )
-    timing = {name: _number(getattr(tick, name)) for name in ("age_s", "policy_s", "filter_s", "tick_s")}
-    yield "/timing", {"t_s": t_s, **timing}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _numbers(values: Any) -> list[float | None]:
-    array = np.asarray(values, np.float64).reshape(-1)
-    listed: list[float | None] = array.tolist()
-    return listed if np.isfinite(array).all() else [_number(v) for v in array.tolist()]
-
-
-class _WholeReads:
-    """A file that ends where it holds less than what is asked for: the reader expects that a read is never short."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def read(self, length: int) -> bytes:
-        data = self._file.read(length)
-        return data if len(data) == length else b""
-
-
-@dataclass(frozen=True)
-class Log:
-    """What `read_log` found."""
-
-    contract: Contract | None
-    messages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Topic -> messages in the order written."""
-    complete: bool = False
-    """False: the writer was killed, and what it had not yet written is missing."""
-
-
-def read_log(path: Path | str) -> Log:
-    """Read a log, also one without an end. Raises RobotRLError if it is no MCAP file at all."""
+def _create(path: Path) -> tuple[Path, int]:
+    """The first free name and the file open for writing."""
+    numbered = (path if k == 1 else path.with_stem(f"{path.stem}_{k}") for k in count(1))
     try:
-        from mcap.exceptions import McapError
-        from mcap.records import Channel, Footer, Message, Metadata
-        from mcap.stream_reader import StreamReader
-    except ImportError as error:
-        raise MissingDependencyError("reading logs needs 'mcap'; pip install 'robot-rl[record]'") from error
-    contract, complete = None, False
-    topics: dict[int, str] = {}
-    messages: dict[str, list[dict[str, Any]]] = {topic: [] for topic in TOPICS}
-    with Path(path).open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise RobotRLError(f"{path} is no MCAP file")
-        file.seek(0)
-        try:
-            # Record by record from the start: an index only exists in a file that was finished.
-            for record in StreamReader(cast(IO[bytes], _WholeReads(file))).records:
-                if isinstance(record, Channel):
-                    topics[record.id] = record.topic
-                elif isinstance(record, Message):
-                    messages.setdefault(topics[record.channel_id], []).append(json.loads(record.data))
-                elif isinstance(record, Metadata) and record.name == "robot_rl":
-                    contract = Contract.from_json(record.metadata["contract"])
-                elif isinstance(record, Footer):
-                    complete = True
-        except McapError:
-            # It ends in the middle of a record, or of what follows the last one.
-            complete = False
-    return Log(contract, messages, complete)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for candidate in numbered:
+            try:
+                return candidate, os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise ConfigError(f"log {path} cannot be written: {error}") from error
+    raise AssertionError("there is always a free name")
+
+
+def _start(ring: LogRing, file: int | None, plan: LogPlan) -> subprocess.Popen[bytes]:
+    """The writer, with ring and file; the end of its standard input tells it to finish."""
+    files = (ring.fd,) if file is None else (ring.fd, file)
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "robot_rl.runtime.log_writer", *map(str, files)],
+        stdin=subprocess.PIPE,
+        pass_fds=files,
+        start_new_session=True,
+    )
+    if file is not None:
+        os.close(file)
+    assert writer.stdin is not None
+    writer.stdin.write(plan.to_json().encode() + b"\n")
+    writer.stdin.flush()
+    return writer
+
+
+def _chunk_bytes(controller: Controller) -> int:
+    """About what CHUNK_S of ticks take: an open chunk is what is lost if the writer is killed too."""
+    contract = controller.bundle.contract
+    n = len(contract.joints)
+    tick = 8 * n * 10 + 300
+    evaluation = 4 * contract.observation_dim + 16 * n
+    return max(4096, round(CHUNK_S * (tick / controller.loop_period_s + evaluation / contract.control_period_s)))

@@ -18,7 +18,7 @@ from robot_rl.commands.doctor import run as doctor
 from robot_rl.commands.main import main
 from robot_rl.errors import ConfigError, MissingDependencyError
 from robot_rl.robots import LEAP_HAND
-from robot_rl.runtime.recorder import read_log
+from robot_rl.runtime.log_reader import read_log
 from robot_rl.testing.bundles import TinyPolicy
 
 TINY = TinyPolicy(LEAP_HAND)

@@ -12,7 +12,8 @@ from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import LEAP_HAND
 from robot_rl.runtime.controller import Controller, Request
 from robot_rl.runtime.modes import Mode
-from robot_rl.runtime.recorder import Log, Recorder
+from robot_rl.runtime.log_reader import Log
+from robot_rl.runtime.recorder import Recorder
 from robot_rl.testing.bundles import TinyPolicy
 from robot_rl.testing.fakes import FakeClock, FakeRobot
 
@@ -31,10 +32,12 @@ def flight(request, tmp_path_factory):
     controller = Controller(load_bundle(TINY.write(folder / "bundle")), LEAP_HAND, loop_period_s=period_s)
     robot, rows = FakeRobot(LEAP_HAND, clock), []
     command = np.zeros(3, np.float32)
-    with Recorder(folder / "flight.mcap", CONTRACT) as recorder:
+    with Recorder(folder / "flight.mcap", controller) as recorder:
         for n in range(400):
             clock.advance(period_s)
-            if n % (5 * request.param) == 0:
+            if controller.mode != Mode.RUN:
+                command = np.zeros(3, np.float32)
+            elif n % (5 * request.param) == 0:
                 command = rng.normal(size=3).astype(np.float32)
             state = robot.read()
             tick = controller.step(state, Command(command, clock.now()), clock.now())
@@ -143,7 +146,7 @@ def test_what_makes_no_transition_is_left_out_counted_and_cuts_the_episode(monke
 
 def test_logs_that_hold_no_transitions_are_refused(tmp_path, monkeypatch):
     (tmp_path / "x.mcap").write_bytes(b"nothing")
-    with pytest.raises(RobotRLError, match="is no MCAP file"):
+    with pytest.raises(RobotRLError, match="is no log of robot-rl"):
         read_dataset(tmp_path / "x.mcap")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_dataset(tmp_path / "none.mcap")

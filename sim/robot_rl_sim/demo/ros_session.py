@@ -16,7 +16,7 @@ from robot_rl.bundle.load import load_bundle
 from robot_rl.errors import MissingDependencyError, RobotRLError
 from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.robots import LEAP_HAND
-from robot_rl.runtime.recorder import read_log
+from robot_rl.runtime.log_reader import read_log
 from robot_rl_sim.demo.processes import Processes
 from robot_rl_sim.tasks.reach.goals import TOLERANCE_M, sample_goals
 from robot_rl_sim.tasks.reach.hands import LEAP
@@ -143,7 +143,7 @@ def analyse(record_path: Path, log_path: Path, goals: Array, deadline_s: float) 
         goals=goals,
         tick_time_s=tick_time,
         modes=tuple(m["mode"].upper() for m in log.messages["/mode"]),
-        age_s=np.array([np.nan if t["age_s"] is None else t["age_s"] for t in ticks]),
+        age_s=np.array([t["age_s"] for t in ticks]),
         tick_s=np.array([t["tick_s"] for t in ticks]),
         fault_s=fault_s,
         damped_s=damped_s,
