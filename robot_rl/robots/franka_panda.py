@@ -62,7 +62,7 @@ FRANKA_PANDA = RobotSpec(
         # Half of the speed at which the vendor's own monitor stops the arm.
         target_rate_limit_rad_s=tuple(0.5 * speed for _, _, _, speed, *_ in _JOINTS.values()),
         joint_vel_trip_rad_s=tuple(speed for _, _, _, speed, *_ in _JOINTS.values()),
-        backup="hold",
+        backup=("hold", "damp"),
         stand_duration_s=4.0,
     ),
     state_fields=("joint_pos", "joint_vel", "joint_effort"),

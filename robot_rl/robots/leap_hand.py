@@ -82,7 +82,7 @@ LEAP_HAND = RobotSpec(
         # Half the servo's no-load speed: beyond it, the torque limit leaves no margin to brake.
         target_rate_limit_rad_s=(_SPEED / 2,) * 16,
         joint_vel_trip_rad_s=(1.2 * _SPEED,) * 16,
-        backup="hold",
+        backup=("hold", "damp"),
         stand_duration_s=2.0,
     ),
     # The object at hand is what a camera beside the hand reports; tasks without an object need none.

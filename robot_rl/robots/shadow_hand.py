@@ -106,7 +106,7 @@ SHADOW_HAND = RobotSpec(
         target_rate_limit_rad_s=tuple(_speed(name) for name in _JOINTS),
         # A servo follows its target with some overshoot; a free fall or a fault goes far beyond.
         joint_vel_trip_rad_s=tuple(3 * _speed(name) for name in _JOINTS),
-        backup="hold",
+        backup=("hold", "damp"),
         stand_duration_s=2.0,
     ),
     state_fields=("joint_pos", "joint_vel", "joint_effort", "object_pos", "object_quat_wxyz"),

@@ -10,7 +10,9 @@ from robot_rl.contract import Contract, JointSpec
 from robot_rl.contract.state import STATE_FIELDS
 from robot_rl.errors import ContractError
 
-BackupTier = Literal["hold", "damp"]
+BackupTier = Literal["recovery", "home", "hold", "damp"]
+"""What takes over from a policy, from the one that needs to trust most to the one that needs nothing; see
+robot_rl.runtime.backups."""
 
 
 _NOT_NEGATIVE = (
@@ -43,9 +45,11 @@ class SafetyProfile:
     """Measured position further than this beyond a limit: damp."""
     tilt_trip_rad: float | None = None
     base_ang_vel_trip_rad_s: float | None = None
-    backup: BackupTier = "damp"
-    """What a soft trip falls back to. A biped mid-stride must not hold."""
+    backup: tuple[BackupTier, ...] = ("damp",)
+    """What a soft trip falls back to, in order of preference: the first whose information is still trusted, and a
+    recovery policy only where there is one. A biped mid-stride must not hold."""
     hold_limit_s: float = 2.0
+    """How long a pose is held before the robot is damped."""
     stand_duration_s: float = 2.0
     """Ramp from the measured pose to the default pose."""
     stand_error_rad: float = 0.3
@@ -104,8 +108,10 @@ class SafetyProfile:
             raise ContractError(f"need 0 < state_hold_s <= state_damp_s, got {self.state_hold_s}, {self.state_damp_s}")
         if not 0 <= self.soft_margin < 0.5:
             raise ContractError(f"soft_margin must be in [0, 0.5), got {self.soft_margin}")
-        if self.backup not in get_args(BackupTier):
-            raise ContractError(f"backup {self.backup!r}; valid: {', '.join(get_args(BackupTier))}")
+        tiers = [t for t in get_args(BackupTier) if t in self.backup]
+        if list(self.backup) != tiers or "damp" not in tiers:
+            order = ", ".join(get_args(BackupTier))
+            raise ContractError(f"backup {self.backup!r} must be some of {order}, in this order, the last included")
         for name in _NOT_NEGATIVE:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ContractError(f"{name} must be finite and not negative, got {getattr(self, name)}")

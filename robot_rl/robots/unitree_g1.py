@@ -109,7 +109,7 @@ UNITREE_G1 = RobotSpec(
         joint_vel_trip_rad_s=tuple(1.2 * row[0].speed_rad_s for row in _JOINTS.values()),
         tilt_trip_rad=1.0,
         base_ang_vel_trip_rad_s=6.0,
-        backup="damp",
+        backup=("recovery", "damp"),
         stand_duration_s=3.0,
         deadman=True,
     ),

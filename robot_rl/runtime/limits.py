@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import Contract, JointSpec
 from robot_rl.errors import ConfigError, ContractError
-from robot_rl.robots import RobotSpec, SafetyProfile
+from robot_rl.robots import BackupTier, RobotSpec, SafetyProfile
+from robot_rl.runtime.workspace import Workspace
 
 Array = NDArray[np.float64]
 
@@ -109,6 +110,9 @@ def _like(value: Any, current: Any, where: str) -> Any:
     """`value` in the form of `current`; what only a text file or a shell makes different is forgiven."""
     if isinstance(current, (bool, str)):
         good = type(value) is type(current)
+    elif isinstance(current, tuple) and current and isinstance(current[0], str):
+        good = isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+        value = tuple(value) if good else value
     elif isinstance(current, tuple):
         if _is_number(value) and current:
             value = (value,) * len(current)
@@ -119,7 +123,9 @@ def _like(value: Any, current: Any, where: str) -> Any:
         good = _is_number(value) or (current is None and value is None)
         value = float(value) if good and value is not None and not isinstance(current, int) else value
     if not good:
-        wanted = f"{len(current)} numbers" if isinstance(current, tuple) and current else type(current).__name__
+        wanted = type(current).__name__
+        if isinstance(current, tuple) and current and not isinstance(current[0], str):
+            wanted = f"{len(current)} numbers"
         raise ConfigError(f"{where} is {value!r}; must be like {current!r} ({wanted})")
     return value
 
@@ -130,7 +136,7 @@ def _is_number(value: Any) -> bool:
 
 def _is_tighter(name: str, current: Any, value: Any) -> bool:
     if name == "backup":
-        return value == current or (current, value) == ("hold", "damp")
+        return set(value) <= set(current)
     if name == "deadman":
         return bool(value) or not current
     return name in _STRICTER and _is_stricter(_STRICTER[name], current, value)
@@ -173,29 +179,50 @@ class SafetyLimits:
     action_low: Array
     """What the policy was trained to ask for."""
     action_high: Array
+    low_pass_hz: float | None
+    """Cut-off of the filter of first order on a policy's targets, if it was trained behind one."""
     max_step: Array
     """Largest change of a target in one loop tick, rad."""
     vel_trip: Array
     kp: Array
     kd: Array
     damping_kd: Array
+    effort: Array
+    """N m, what each motor can give."""
+    inertia: Array | None
+    """kg m², the profile's; None: unknown, and no braking bound."""
+    brake_accel: Array | None
+    """rad/s², what braking counts on: the profile's share of the effort, less the load, on the inertia."""
     default_pos: Array
+    workspace: Workspace | None
     state_hold_s: float
     state_damp_s: float
     time_to_live_s: float
     """A command expires this long after the observation that it rests on."""
+    command_max_age_s: float | None
+    """Age at which the operator's command counts as zero; None: it may be of any age."""
     state_fields: tuple[str, ...]
     """RobotState fields that must be there and sane."""
     state_sizes: tuple[int, ...]
     state_low: Array
     """Bounds of the fields above, concatenated."""
     state_high: Array
+    floating_base: bool
+    backup: tuple[BackupTier, ...]
+    """The profile's tiers that there are: a recovery policy may be missing."""
 
     @staticmethod
     def make(
-        robot: RobotSpec, contract: Contract, loop_period_s: float, profile: SafetyProfile | None = None
+        robot: RobotSpec,
+        contract: Contract,
+        loop_period_s: float,
+        profile: SafetyProfile | None = None,
+        *,
+        recovery: bool = False,
+        low_pass_hz: float | None = None,
     ) -> SafetyLimits:
-        """Limits for a policy of `contract` on `robot`; `profile` may be the robot's own, tightened.
+        """Limits for a policy of `contract` on `robot`; `profile` may be the robot's own, tightened; `recovery` tells
+        whether there is a recovery policy; `low_pass_hz` is that behind which the policy was trained.
 
         Raises ConfigError if the loop is too slow for the state age at which the robot must damp, or if the pose to
         stand in lies outside the soft limits.
@@ -220,6 +247,8 @@ class SafetyLimits:
                 f"loop period {loop_period_s} s is too slow: a command lives {state_damp_s} s, which must be at least "
                 "two periods; run the loop several times per policy step"
             )
+        effort = np.minimum(_column(robot, "effort_limit_nm"), _column(contract, "effort_limit_nm"))
+        inertia, brake_accel = _braking(robot, profile, effort)
         fields, sizes, low, high = _state_bounds(contract, profile, len(robot.joints))
         return SafetyLimits(
             profile=profile,
@@ -232,19 +261,29 @@ class SafetyLimits:
             soft_upper=soft_upper,
             action_low=np.asarray(contract.action.low_rad, np.float64),
             action_high=np.asarray(contract.action.high_rad, np.float64),
+            low_pass_hz=low_pass_hz,
             max_step=np.asarray(profile.target_rate_limit_rad_s, np.float64) * loop_period_s,
             vel_trip=np.asarray(profile.joint_vel_trip_rad_s, np.float64),
             kp=_column(contract, "kp_nm_rad"),
             kd=_column(contract, "kd_nms_rad"),
             damping_kd=np.asarray(profile.damping_kd_nms_rad, np.float64),
+            effort=effort,
+            inertia=inertia,
+            brake_accel=brake_accel,
             default_pos=default,
+            workspace=Workspace(robot, profile.workspace_low_m, profile.workspace_high_m)
+            if profile.workspace_low_m
+            else None,
             state_hold_s=min(profile.state_hold_s, state_damp_s),
             state_damp_s=state_damp_s,
             time_to_live_s=state_damp_s,
+            command_max_age_s=None if contract.command is None else contract.command.max_age_s,
             state_fields=fields,
             state_sizes=sizes,
             state_low=low,
             state_high=high,
+            floating_base=robot.floating_base,
+            backup=tuple(t for t in profile.backup if recovery or t != "recovery"),
         )
 
 
@@ -254,6 +293,23 @@ def _differences(base: SafetyProfile, changed: SafetyProfile) -> dict[str, Any]:
         for f in dataclasses.fields(base)
         if getattr(changed, f.name) != getattr(base, f.name)
     }
+
+
+def _braking(robot: RobotSpec, profile: SafetyProfile, effort: Array) -> tuple[Array | None, Array | None]:
+    """(n_joints,) inertia and acceleration that the braking bound computes with; None where it cannot."""
+    if not profile.joint_inertia_kg_m2:
+        return None, None
+    inertia = np.asarray(profile.joint_inertia_kg_m2, np.float64)
+    load = np.asarray(profile.joint_load_nm or (0.0,) * len(inertia), np.float64)
+    left = profile.brake_effort_share * effort - load
+    weak = [
+        f"{j.name} ({share:.4g} N m for a load of {carried:.4g})"
+        for j, share, carried in zip(robot.joints, profile.brake_effort_share * effort, load, strict=True)
+        if not carried < share
+    ]
+    if weak:
+        raise ConfigError(f"brake_effort_share {profile.brake_effort_share} leaves nothing to brake {', '.join(weak)}")
+    return inertia, left / inertia
 
 
 def _column(source: RobotSpec | Contract, field: str) -> Array:

@@ -1,11 +1,12 @@
 """Modes of the control loop and the only ways between them.
 
     INIT -> IDLE -> DAMP -> STAND -> RUN
-    RUN, STAND -> HOLD (time-limited) -> STAND, else DAMP
+    RUN -> RECOVER, HOME, HOLD; STAND -> HOME, HOLD (backups: time-limited) -> STAND on request, else DAMP
     any -> DAMP -> FAULT (if the cause is latched) -> IDLE by the operator's reset, with every check green
 
 INIT and IDLE send no torque; DAMP and FAULT send damping; the others send position targets. Nothing but an operator's
-request makes the robot stiffer: trips only lead downwards, and DAMP and FAULT lead back to RUN through STAND alone.
+request makes the robot stiffer: trips only lead downwards, RECOVER to HOME to HOLD to DAMP, and DAMP and FAULT lead
+back to RUN through STAND alone.
 """
 
 from __future__ import annotations
@@ -26,10 +27,24 @@ class Mode(str, Enum):
     """Ramp from the measured pose to the default pose, and stay there."""
     RUN = "run"
     """The policy's targets."""
+    RECOVER = "recover"
+    """Backup: the recovery policy's targets, for a limited time."""
+    HOME = "home"
+    """Backup: ramp from the measured pose to the default pose, for a limited time."""
     HOLD = "hold"
-    """Frozen at the measured pose, for at most the profile's hold limit."""
+    """Backup: frozen at the measured pose, for at most the profile's hold limit."""
     FAULT = "fault"
     """Damping, until an operator resets."""
+
+
+class Request(str, Enum):
+    """What an operator asks for; each is the Event of the same name."""
+
+    STAND = "stand"
+    RUN = "run"
+    STOP = "stop"
+    ESTOP = "estop"
+    RESET = "reset"
 
 
 class Event(str, Enum):
@@ -47,14 +62,16 @@ class Event(str, Enum):
     """Operator: damp at once."""
     RESET = "reset"
     """Operator: leave FAULT; every check is green."""
-    SOFT_TRIP = "soft_trip"
-    """A check of severity HOLD tripped, on a robot whose backup is to hold."""
+    TO_RECOVERY = "to_recovery"
+    """A check of severity HOLD tripped, and the recovery policy is the backup to fall to; likewise the next two."""
+    TO_HOME = "to_home"
+    TO_HOLD = "to_hold"
     HARD_TRIP = "hard_trip"
-    """A check of severity DAMP tripped, or a softer one on a robot that must not hold."""
+    """A check of severity DAMP tripped, or a softer one where no other backup is left."""
     STAND_ABORTED = "stand_aborted"
-    """The joints did not follow the stand ramp."""
-    HOLD_EXPIRED = "hold_expired"
-    """HOLD reached its time limit."""
+    """The joints did not follow the ramp."""
+    BACKUP_EXPIRED = "backup_expired"
+    """A backup reached its time limit."""
     LATCHED = "latched"
     """What led to DAMP needs an operator's reset."""
 
@@ -77,7 +94,8 @@ TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
     Mode.STAND: {
         Event.RUN: Mode.RUN,
         Event.STOP: Mode.DAMP,
-        Event.SOFT_TRIP: Mode.HOLD,
+        Event.TO_HOME: Mode.HOME,
+        Event.TO_HOLD: Mode.HOLD,
         Event.HARD_TRIP: Mode.DAMP,
         Event.STAND_ABORTED: Mode.DAMP,
         Event.ESTOP: Mode.DAMP,
@@ -85,15 +103,35 @@ TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
     Mode.RUN: {
         Event.STAND: Mode.STAND,
         Event.STOP: Mode.STAND,
-        Event.SOFT_TRIP: Mode.HOLD,
+        Event.TO_RECOVERY: Mode.RECOVER,
+        Event.TO_HOME: Mode.HOME,
+        Event.TO_HOLD: Mode.HOLD,
         Event.HARD_TRIP: Mode.DAMP,
+        Event.ESTOP: Mode.DAMP,
+    },
+    Mode.RECOVER: {
+        Event.STAND: Mode.STAND,
+        Event.STOP: Mode.DAMP,
+        Event.TO_HOME: Mode.HOME,
+        Event.TO_HOLD: Mode.HOLD,
+        Event.HARD_TRIP: Mode.DAMP,
+        Event.BACKUP_EXPIRED: Mode.DAMP,
+        Event.ESTOP: Mode.DAMP,
+    },
+    Mode.HOME: {
+        Event.STAND: Mode.STAND,
+        Event.STOP: Mode.DAMP,
+        Event.TO_HOLD: Mode.HOLD,
+        Event.HARD_TRIP: Mode.DAMP,
+        Event.STAND_ABORTED: Mode.DAMP,
+        Event.BACKUP_EXPIRED: Mode.DAMP,
         Event.ESTOP: Mode.DAMP,
     },
     Mode.HOLD: {
         Event.STAND: Mode.STAND,
         Event.STOP: Mode.DAMP,
         Event.HARD_TRIP: Mode.DAMP,
-        Event.HOLD_EXPIRED: Mode.DAMP,
+        Event.BACKUP_EXPIRED: Mode.DAMP,
         Event.ESTOP: Mode.DAMP,
     },
     Mode.FAULT: {
@@ -101,8 +139,10 @@ TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
     },
 }
 
-STIFF_MODES = frozenset({Mode.STAND, Mode.RUN, Mode.HOLD})
+STIFF_MODES = frozenset({Mode.STAND, Mode.RUN, Mode.RECOVER, Mode.HOME, Mode.HOLD})
 """Modes that send position targets."""
+POLICY_MODES = frozenset({Mode.RUN, Mode.RECOVER})
+"""Modes in which a policy moves the robot, so that a deadman button must be held where there is one."""
 
 
 def next_mode(mode: Mode, event: Event) -> Mode:

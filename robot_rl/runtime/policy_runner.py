@@ -47,10 +47,14 @@ class PolicyRunner:
         self.contract = contract
         self._state_names = tuple(t.name for t in contract.inputs if t.source == "state")
         self._memory_specs = tuple(t for t in contract.inputs if t.source == "memory")
+        self._observation_specs = tuple(t for t in self._memory_specs if t.start == "observation")
         self._logged_names = tuple(t.name for t in self._memory_specs if t.start != "observation")
         self._applied_names = tuple(t.name for t in self._memory_specs if t.feedback == "applied")
         self._command_name = contract.command.name if contract.command is not None else None
         self._memory: dict[str, Array] = {}
+        self._filled: dict[str, Array] = {}
+        self.observed = 0
+        """Dry inferences since `forget`."""
         self._started = False
         self._last_inputs: dict[str, NDArray[Any]] | None = None
         n = len(contract.joints)
@@ -71,7 +75,10 @@ class PolicyRunner:
             self.policy.run(zeros)
 
     def start(self, state: NumpyState, command: Array | None) -> None:
-        """Memory with which the policy takes over a robot in `state`, as its TensorSpecs say."""
+        """Memory with which the policy takes over a robot in `state`, as its TensorSpecs say.
+
+        Memory of observations holds those that were observed last, or else the present one over and over.
+        """
         joint_pos = np.asarray(state.joint_pos, np.float32)
         memory: dict[str, Array] = {}
         for spec in self._memory_specs:
@@ -79,15 +86,32 @@ class PolicyRunner:
                 memory[spec.name] = np.clip(joint_pos, self._low, self._high)
             else:
                 memory[spec.name] = np.zeros((1, *spec.shape), np.float32)
-        observed = [spec for spec in self._memory_specs if spec.start == "observation"]
-        if observed:
+        memory |= self._filled
+        if self._observation_specs and not self._filled:
             # The newest frame is the end of obs and does not depend on the older ones, so one dry run yields it.
             obs = self.policy.run({**self._inputs(state, command), **memory})["obs"]
             frame = obs[:, -sum(size for _, size in self.contract.observation_terms) :]
-            for spec in observed:
+            for spec in self._observation_specs:
                 memory[spec.name] = np.tile(frame, spec.shape[0] // frame.shape[1])
         self._memory = memory
         self._started = False
+
+    def observe(self, state: NumpyState, command: Array | None) -> None:
+        """A dry inference: nothing comes of it but that `start` finds the memory of observations filled.
+
+        Raises ValueError for an answer that is not finite.
+        """
+        self.start(state, command)
+        outputs = self.policy.run({**self._inputs(state, command), **self._memory})
+        not_finite = [name for name, value in outputs.items() if not np.isfinite(value).all()]
+        if not_finite:
+            raise ValueError(f"its {', '.join(not_finite)} is not finite")
+        self._filled = {spec.name: outputs[f"next_{spec.name}"] for spec in self._observation_specs}
+        self.observed += 1
+
+    def forget(self) -> None:
+        """Forget what was observed: what comes next does not follow on it."""
+        self._filled, self.observed = {}, 0
 
     def step(self, state: NumpyState, command: Array | None, applied: NDArray[Any] | None) -> PolicyStep:
         """Evaluate the policy. `applied` (n_joints,) is the last position commanded, after the safety filter.

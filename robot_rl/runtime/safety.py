@@ -1,8 +1,8 @@
 """The safety filter: one pure function between whatever wants to move the robot and the robot.
 
 It reads RobotState and never the policy's observation, keeps nothing between calls but the memory it returns, and does
-the same in simulation, in the Python loop and under ROS 2. `checks.CHECKS` lists what it looks at, `_limit` what it
-does to a target.
+the same in simulation, in the Python loop and under ROS 2. `checks.CHECKS` lists what it looks at, `TargetLimiter` what
+it does to a target.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand, NumpyState, damping_command
+from robot_rl.robots import BackupTier
+from robot_rl.runtime.backups import choose, trusted
 from robot_rl.runtime.checks import CHECKS, Cause, Reading, Severity, Target, judge
+from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.measurement import Measurement, jump, measure
+from robot_rl.runtime.target_limiter import MODIFICATIONS, TargetLimiter
+
+__all__ = ["MODIFICATIONS", "SafetyMemory", "Verdict", "believable", "filter_command"]
 
 Array = NDArray[np.float64]
 
-MODIFICATIONS = ("not_finite", "action_bound", "rate_limit", "soft_limit", "soft_start")
-"""Reasons for which a target is changed, in the order of `_limit`."""
-ROUNDING_RAD = 1e-6
-"""A smaller change is not reported: it is the graph's float32 against the limits' float64."""
 _LATEST_CLOCK_S = 1e11
 """No monotonic clock gets here (3,000 years); far beyond it, adding a time to live changes nothing in float64."""
 
@@ -37,6 +39,8 @@ class SafetyMemory:
     """Consecutive bad ticks of each entry of CHECKS."""
     modifications: NDArray[np.int64]
     """(len(MODIFICATIONS), n_joints) targets changed so far, by reason and joint."""
+    limiter: TargetLimiter
+    """Working memory, in which nothing is kept."""
     now_s: float = 0.0
     """Time of the last tick with a sane clock."""
     ticks: int = 0
@@ -51,7 +55,8 @@ class SafetyMemory:
 
     @staticmethod
     def start(limits: SafetyLimits) -> SafetyMemory:
-        return SafetyMemory((0,) * len(CHECKS), np.zeros((len(MODIFICATIONS), limits.n_joints), np.int64))
+        modifications = np.zeros((len(MODIFICATIONS), limits.n_joints), np.int64)
+        return SafetyMemory((0,) * len(CHECKS), modifications, TargetLimiter(limits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Verdict:
     """Distance to the threshold as a share of it, 1 far, 0 at it, negative beyond: of the cause; the least if OK."""
     modified: NDArray[np.bool_]
     """(len(MODIFICATIONS), n_joints) what was changed in this tick."""
+    tier: BackupTier | None = None
+    """The backup that a soft trip falls to."""
 
 
 def filter_command(
@@ -77,16 +84,20 @@ def filter_command(
     *,
     stop: bool = False,
     deadman_age_s: float | None = None,
+    command_age_s: float | None = None,
+    health: Health | None = None,
 ) -> tuple[JointCommand, Verdict, SafetyMemory]:
     """Decide what the robot is told in this tick.
 
     `state` is the newest measurement and `age_s` its measured age (any value without a state); `target` None asks for
     damping. `stop` is the operator's emergency stop; `deadman_age_s` the time since the deadman button was last
-    confirmed, None where none is needed.
+    confirmed, None where none is needed; `command_age_s` the age of the operator's command, None where none is taken;
+    `health` the robot's newest report of its own condition.
 
     Returns the command, the verdict and the memory for the next tick. The command is finite and its positions lie
     inside the soft limits, whatever the arguments hold. A verdict of DAMP comes with the damping command in the same
-    tick, one of HOLD with the last believed pose; on a robot whose backup is "damp" a HOLD is raised to DAMP.
+    tick. One of HOLD comes with the backup tier that shall take over and, until it does, the last believed pose; where
+    only damping is left, it is raised to DAMP.
     """
     clock_ok = abs(now_s) < _LATEST_CLOCK_S and (memory.ticks == 0 or now_s >= memory.now_s)
     stamp_s = now_s if clock_ok else memory.now_s
@@ -101,17 +112,23 @@ def filter_command(
         clock_ok=clock_ok,
         stop=stop,
         deadman_age_s=deadman_age_s,
+        command_age_s=command_age_s,
         target=target,
         target_finite=target is not None and _finite(target.position, limits.n_joints),
         state_given=state is not None,
         state_valid=new is not None,
         jump=share,
         measured=believed,
+        health=health,
+        health_age_s=None if health is None else stamp_s - health.stamp_s,
     )
     severity, cause, margin, counts = judge(reading, memory.counts)
-    if severity == Severity.HOLD and limits.profile.backup == "damp":
-        severity = Severity.DAMP
     measured = believed or memory.measured
+    tier: BackupTier | None = None
+    if severity == Severity.HOLD:
+        current = None if target is None else target.tier
+        tier = choose(limits.backup, trusted(cause, measured, target, limits), current)
+        severity = Severity.DAMP if tier == "damp" else severity
     modified = np.zeros(memory.modifications.shape, np.bool_)
     reference, applied = memory.reference, memory.applied
     if target is None or severity == Severity.DAMP or reference is None or applied is None or measured is None:
@@ -119,13 +136,16 @@ def filter_command(
         # The next position command starts from where the robot is.
         reference = applied = None if measured is None else measured.joint_pos
     else:
-        if severity == Severity.HOLD and target.kind != "hold":
-            target = Target(measured.joint_pos, "hold")
-        reference, applied = _limit(target, reference, applied, limits, modified)
+        if severity == Severity.HOLD and tier != target.tier:
+            target = Target(measured.joint_pos, "hold", tier=tier)
+        reference, applied = _limit(
+            target, reference, applied, measured, stamp_s - measured.stamp_s, limits, memory.limiter, modified
+        )
         command = _position_command(target, applied, age_s, limits, stamp_s)
     memory = SafetyMemory(
         counts=counts,
         modifications=memory.modifications + modified,
+        limiter=memory.limiter,
         now_s=stamp_s,
         ticks=memory.ticks + 1 if clock_ok else memory.ticks,
         measured=measured,
@@ -133,7 +153,7 @@ def filter_command(
         reference=reference,
         applied=applied,
     )
-    return command, Verdict(severity, cause, margin, modified), memory
+    return command, Verdict(severity, cause, margin, modified, tier), memory
 
 
 def believable(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMemory) -> bool:
@@ -143,31 +163,42 @@ def believable(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMem
 
 
 def _limit(
-    target: Target, reference: Array, applied: Array, limits: SafetyLimits, modified: NDArray[np.bool_]
+    target: Target,
+    reference: Array,
+    applied: Array,
+    measured: Measurement,
+    age_s: float,
+    limits: SafetyLimits,
+    limiter: TargetLimiter,
+    modified: NDArray[np.bool_],
 ) -> tuple[Array, Array]:
-    """The target made safe: (new reference, position to command). Marks in `modified` what each stage changed.
-
-    In order: finite, trained action bound, rate limit, soft joint limits, soft start. A bound that needs the
-    measured velocity (braking distance, torque) belongs between rate and soft limits.
-    """
-    if _finite(target.position, limits.n_joints):
-        wanted = np.reshape(target.position, -1).astype(np.float64)
+    """The target made safe: (new reference, position to command). Marks in `modified` what each stage changed."""
+    n = limits.n_joints
+    wanted = np.empty(n)
+    if _finite(target.position, n):
+        wanted[:] = np.reshape(target.position, -1)
     else:
         # Reuse what was last commanded; the checks decide how often.
         modified[0] = True
-        wanted = applied
-    if target.kind == "policy":
-        wanted = _clip(wanted, limits.action_low, limits.action_high, modified[1])
-    wanted = _clip(wanted, reference - limits.max_step, reference + limits.max_step, modified[2])
-    wanted = _clip(wanted, limits.soft_lower, limits.soft_upper, modified[3])
+        wanted[:] = applied
+    base = np.reshape(target.base, -1) if target.base is not None and _finite(target.base, n) else None
+    limiter.limit(
+        wanted,
+        reference,
+        measured.joint_pos,
+        measured.joint_vel,
+        max(age_s, 0.0),
+        policy=target.kind == "policy",
+        base=base,
+        stiffness=_unit(target.stiffness),
+        modified=modified,
+    )
     blend = _unit(target.blend)
-    if blend == 1.0 or target.blend_from is None or not _finite(target.blend_from, limits.n_joints):
+    if blend == 1.0 or target.blend_from is None or not _finite(target.blend_from, n):
         return wanted, wanted
-    start = np.minimum(np.maximum(target.blend_from, limits.soft_lower), limits.soft_upper)
-    blended = start + blend * (wanted - start)
-    np.greater(np.abs(blended - wanted), ROUNDING_RAD, out=modified[4])
-    # Rounding may have left the last bit outside.
-    return wanted, np.minimum(np.maximum(blended, limits.soft_lower), limits.soft_upper)
+    blended = wanted.copy()
+    limiter.soft_start(blended, target.blend_from, blend, modified)
+    return wanted, blended
 
 
 def _position_command(
@@ -185,12 +216,6 @@ def _position_command(
         stamp_s=now_s,
         expires_s=now_s + max(life_s, limits.loop_period_s),
     )
-
-
-def _clip(value: Array, low: Array, high: Array, changed: NDArray[np.bool_]) -> Array:
-    clipped = np.minimum(np.maximum(value, low), high)
-    np.greater(np.abs(clipped - value), ROUNDING_RAD, out=changed)
-    return clipped
 
 
 def _finite(position: NDArray[Any], n_joints: int) -> bool:

@@ -63,7 +63,7 @@ def edited(change) -> str:
         (lambda d: d["robot"].update(armature_kg_m2=[0.1]), "armature_kg_m2 has 1 entries for 16 joints"),
         (lambda d: d["robot"].update(state_fields=["joint_pos", "smell"]), r"unknown state fields \['smell'\]"),
         (lambda d: d["robot"].pop("safety"), "safety: expected an object"),
-        (lambda d: d["robot"]["safety"].update(backup="pray"), "backup 'pray'; valid: hold, damp"),
+        (lambda d: d["robot"]["safety"].update(backup=["pray", "damp"]), "backup .* must be some of recovery, home"),
         (lambda d: d["robot"]["safety"].update(damping_kd_nms_rad=[0.0] * 16), "must be positive and finite"),
         (lambda d: d["robot"]["chains"][0]["links"][0].update(joint="tail"), r"unknown joints \['tail'\]"),
         (lambda d: d["robot"].update(mirror=[["if_mcp"]]), r"mirror\[0\]: expected \[joint, sign\]"),

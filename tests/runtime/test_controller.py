@@ -33,15 +33,22 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 class Rig:
     """Controller, fake robot and fake clock, ticked together. Everything the robot is sent is checked by the robot."""
 
-    def __init__(self, bundle: Bundle, robot: RobotSpec, loop_period_s: float | None = None, **options) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        robot: RobotSpec,
+        loop_period_s: float | None = None,
+        recovery: Bundle | None = None,
+        **options,
+    ) -> None:
         self.bundle = bundle
         self.clock = FakeClock()
         self.robot = FakeRobot(robot, self.clock, **options)
-        self.controller = Controller(bundle, robot, loop_period_s)
+        self.controller = Controller(bundle, robot, loop_period_s, recovery=recovery)
         self.command: np.ndarray | None = np.zeros(3, np.float32)
         self.deadman = True
         self.ticks: list[Tick] = []
-        self.state: NumpyState | None = None
+        self.states: list[NumpyState | None] = []
 
     def tick(self, request: Request | None = None, dt: float | None = None) -> Tick:
         self.clock.advance(self.controller.loop_period_s if dt is None else dt)
@@ -51,8 +58,8 @@ class Rig:
         if self.deadman:
             self.controller.feed_deadman(now_s)
         command = None if self.command is None else Command(self.command, now_s)
-        self.state = self.robot.read()
-        tick = self.controller.step(self.state, command, now_s)
+        self.states.append(self.robot.read())
+        tick = self.controller.step(self.states[-1], command, now_s)
         self.robot.write(tick.command)
         self.ticks.append(tick)
         return tick
@@ -141,6 +148,8 @@ def test_a_blocked_joint_ends_the_ramp(paths) -> None:
     ("prepare", "message"),
     [
         (lambda r: None, "standing still for 0.00 s of 0.5 s"),
+        (lambda r: None, "the policy has seen 1 of 5 observations"),
+        (lambda r: setattr(r, "command", np.ones(3, np.float32)), "'velocity' must be zero, is [1.0, 1.0, 1.0]"),
         (lambda r: setattr(r, "command", None), "no command 'velocity' received yet"),
         (lambda r: setattr(r, "deadman", False), "the deadman button is not held"),
     ],
@@ -192,19 +201,19 @@ def test_the_policy_sees_what_training_would_have_shown_it(paths, robot: RobotSp
     """Obs, actions and targets of the controller against the numpy policy fed by hand, over 100 ticks."""
     policy = tiny(robot)
     r = rig(paths, robot, follow=0.3)
-    r.command = np.array([0.3, -0.2, 0.1], np.float32)
     contract = policy.contract()
     low, high = (np.array(v, np.float32) for v in (contract.action.low_rad, contract.action.high_rad))
     r.run()
     n, memory = len(robot.joints), None
     for _ in range(100):
         tick = r.ticks[-1]
-        measured = r.state.joint_pos.astype(np.float32)
+        before, measured = (state.joint_pos.astype(np.float32) for state in r.states[-2:])
         if memory is None:
             memory = {"last_action": np.zeros((1, n), np.float32), "last_target": np.clip(measured, low, high)}
+            # What it saw while the robot still stood, and nothing of which it was obeyed.
             gravity = [[0.0, 0.0, -1.0]] if policy.imu else np.zeros((1, 0))
             default = np.array(contract.action.offset_rad, np.float32)
-            frame = np.concatenate([measured - default, gravity, r.command[None], memory["last_action"]], axis=1)
+            frame = np.concatenate([before - default, gravity, np.zeros((1, 3)), memory["last_action"]], axis=1)
             memory["history"] = frame.astype(np.float32)
         inputs = {"joint_pos": measured, "velocity": r.command[None], **memory}
         if policy.imu:
@@ -219,6 +228,7 @@ def test_the_policy_sees_what_training_would_have_shown_it(paths, robot: RobotSp
             "last_target": tick.applied[None].astype(np.float32),
             "history": expected["next_history"],
         }
+        r.command = np.array([0.3, -0.2, 0.1], np.float32)
         r.tick()
 
 
@@ -268,8 +278,9 @@ def test_a_bundle_that_fails_its_golden_rows_never_gets_a_controller(tmp_path: P
 
 def test_a_stale_velocity_command_becomes_zero(paths) -> None:
     r = rig(paths)
-    r.command = np.array([1.0, 2.0, 3.0], np.float32)
     r.run()
+    r.command = np.array([1.0, 2.0, 3.0], np.float32)
+    r.tick()
     r.command = None
     shown = [r.tick().obs[-16 - 3 : -16].copy() for _ in range(15)]
     np.testing.assert_array_equal(shown[8], [1, 2, 3])  # 0.18 s old
@@ -279,8 +290,9 @@ def test_a_stale_velocity_command_becomes_zero(paths) -> None:
 @pytest.mark.parametrize("bad", [np.zeros(2, np.float32), np.full(3, np.nan, np.float32), np.array(["a", "b", "c"])])
 def test_a_command_of_no_use_is_ignored_and_said_so(paths, bad: np.ndarray) -> None:
     r = rig(paths)
-    r.command = np.array([1.0, 2.0, 3.0], np.float32)
     r.run()
+    r.command = np.array([1.0, 2.0, 3.0], np.float32)
+    r.tick()
     r.command = bad
     tick = r.tick()
     assert tick.mode == Mode.RUN
@@ -344,7 +356,7 @@ def test_a_fault_while_running(paths, robot, name, change, mode, cause, after_s,
     period_s = r.controller.loop_period_s
     start_s = r.clock.now()
     r.robot.fault = from_now(start_s, change)
-    expected = Mode.DAMP if robot.safety.backup == "damp" else Mode(mode)
+    expected = Mode.DAMP if "hold" not in robot.safety.backup else Mode(mode)
     tick = r.until(expected, seconds=0.2)
     assert tick.cause == cause
     assert tick.now_s - start_s <= after_s + period_s + 1e-9
@@ -436,7 +448,7 @@ def test_a_policy_that_fails(paths, robot, change, cause, evaluations, factor, m
     good = r.bundle.policy.run
     monkeypatch.setattr(r.bundle.policy, "run", lambda inputs: change(good(inputs)))
     start_s = r.clock.now()
-    backup = Mode.DAMP if robot.safety.backup == "damp" else Mode.HOLD
+    backup = Mode.DAMP if "hold" not in robot.safety.backup else Mode.HOLD
     tick = r.until(backup, seconds=0.3)
     assert tick.cause == cause
     assert tick.now_s - start_s <= (evaluations - 1) * 0.02 + r.controller.loop_period_s + 1e-9

@@ -66,10 +66,10 @@ def test_limits_may_be_tightened_and_never_widened(field: str, stricter: object,
 
 
 def test_tightening_of_choices() -> None:
-    assert tighten(LEAP_HAND.safety, backup="damp").backup == "damp"
+    assert tighten(LEAP_HAND.safety, backup=("damp",)).backup == ("damp",)
     assert tighten(LEAP_HAND.safety, deadman=True).deadman
     with pytest.raises(ConfigError, match="backup may only be tightened"):
-        tighten(UNITREE_G1.safety, backup="hold")
+        tighten(UNITREE_G1.safety, backup=("hold", "damp"))
     with pytest.raises(ConfigError, match="deadman may only be tightened"):
         tighten(UNITREE_G1.safety, deadman=False)
     with pytest.raises(ConfigError, match="'damping_kd_nms_rad' cannot be tightened"):

@@ -109,7 +109,7 @@ def build_robot(
             joint_vel_trip_rad_s=tuple(1.5 * v for v in limits.velocity),
             tilt_trip_rad=1.0 if base.floating else None,
             base_ang_vel_trip_rad_s=6.0 if base.floating else None,
-            backup="damp" if base.floating else "hold",
+            backup=("damp",) if base.floating else ("hold", "damp"),
             deadman=base.floating,
         ),
         state_fields=("joint_pos", "joint_vel", "joint_effort")

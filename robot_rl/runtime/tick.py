@@ -1,0 +1,55 @@
+"""Tick: all that one step of the controller found, decided and took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import JointCommand
+from robot_rl.runtime.checks import Cause, Severity
+from robot_rl.runtime.modes import Mode
+from robot_rl.runtime.policy_runner import PolicyStep
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Everything about one tick, for the robot, for logs and for tests. Arrays are never written to again."""
+
+    now_s: float
+    command: JointCommand
+    mode: Mode
+    """The mode that this tick ends in, and that `command` belongs to."""
+    cause: Cause
+    """Why the mode is a backup, DAMP or FAULT; else the warning of this tick, if any."""
+    severity: Severity
+    """Of this tick's checks alone."""
+    margin: float
+    age_s: float
+    """Measured age of the state; infinite without one."""
+    policy: PolicyStep | None
+    """What the policy computed in this tick; None in a tick without an evaluation."""
+    applied: NDArray[np.float64] | None
+    """(n_joints,) rad commanded; None where no position is."""
+    modified: NDArray[np.bool_]
+    """(len(MODIFICATIONS), n_joints) what the safety filter changed."""
+    note: str
+    """A refused request, an ignored command or the policy's error, in words; empty if there is none."""
+    policy_s: float
+    """Time spent in the policy, s."""
+    filter_s: float
+    tick_s: float
+    """Time of the whole step, s."""
+
+    @property
+    def obs(self) -> NDArray[np.float32] | None:
+        return None if self.policy is None else self.policy.obs
+
+    @property
+    def action(self) -> NDArray[np.float32] | None:
+        return None if self.policy is None else self.policy.action
+
+    @property
+    def target(self) -> NDArray[np.float32] | None:
+        return None if self.policy is None else self.policy.target
