@@ -57,6 +57,8 @@ class DeployArgs:
     """The policy's command, in the contract's order and units. Default in an unattended run: the golden rows' own."""
     record: Path | None = None
     """Write an MCAP log here."""
+    recovery: Path | None = None
+    """Bundle of a policy that takes over after a soft trip, on robots whose safety profile has that backup."""
 
 
 def run(args: DeployArgs) -> Result:
@@ -76,7 +78,8 @@ def run(args: DeployArgs) -> Result:
     spec = get_robot(args.robot or bundle.contract.robot)
     loop_period_s = 1.0 / args.loop_rate_hz if args.loop_rate_hz else None
     # Built before anything is connected: a bundle that must not run here never meets a robot.
-    controller = Controller(bundle, spec, loop_period_s)
+    recovery = None if args.recovery is None else load_bundle(args.recovery)
+    controller = Controller(bundle, spec, loop_period_s, recovery=recovery)
     if args.interface == "ros":
         _exec_policy_node(args, spec, controller)
     with ExitStack() as stack:
@@ -94,7 +97,7 @@ def run(args: DeployArgs) -> Result:
             robot,
             MonotonicClock(),
             duration_s=args.duration,
-            get_command=_commands(bundle, args.command, args.auto_run),
+            get_command=_commands(controller, args.command, args.auto_run),
             on_tick=session.on_tick,
             recorder=recorder,
         )
@@ -201,12 +204,17 @@ def _read_lines(lines: queue.Queue[str]) -> None:
         return
 
 
-def _commands(bundle: Bundle, values: tuple[float, ...], auto_run: bool) -> Callable[[float], Command | None] | None:
-    """What the policy is commanded at a time in s: `values`, or else the golden rows' commands one after the other."""
+def _commands(
+    controller: Controller, values: tuple[float, ...], auto_run: bool
+) -> Callable[[float], Command | None] | None:
+    """What the policy is commanded at a time in s: `values`, or else the golden rows' commands one after the other;
+    nothing until it runs, where zero means rest."""
     import numpy as np
 
     from robot_rl.contract import Command
+    from robot_rl.runtime.modes import Mode
 
+    bundle = controller.bundle
     spec = bundle.contract.command
     if spec is None:
         if values:
@@ -214,13 +222,16 @@ def _commands(bundle: Bundle, values: tuple[float, ...], auto_run: bool) -> Call
         return None
     if values and (len(values),) != spec.shape:
         raise ConfigError(f"command {spec.name!r} has {spec.shape[0]} numbers ({spec.unit}), got {len(values)}")
-    if values:
-        constant = np.array(values, np.float32)
-        return lambda now_s: Command(constant, now_s)
-    if not auto_run:
+    if not values and not auto_run:
         return None
-    golden = bundle.golden[f"in/{spec.name}"]
-    return lambda now_s: Command(golden[int(now_s / _GOAL_S) % len(golden)], now_s)
+    commands = np.array([values], np.float32) if values else bundle.golden[f"in/{spec.name}"]
+    rest = np.zeros(spec.shape, np.float32)
+
+    def command(now_s: float) -> Command:
+        resting = spec.max_age_s is not None and controller.mode != Mode.RUN
+        return Command(rest if resting else commands[int(now_s / _GOAL_S) % len(commands)], now_s)
+
+    return command
 
 
 def _driver_names() -> list[str]:
@@ -249,6 +260,8 @@ def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller)
     }
     if args.record is not None:
         parameters["log"] = args.record.resolve()
+    if args.recovery is not None:
+        parameters["recovery"] = args.recovery.resolve()
     flags = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     sys.stdout.flush()
     os.execv(node, [node, "--ros-args", *flags])

@@ -101,8 +101,11 @@ def trusted(cause: Cause, measured: Measurement | None, target: Target | None, l
 
 def choose(tiers: tuple[BackupTier, ...], known: Information, current: BackupTier | None = None) -> BackupTier:
     """The first of a profile's `tiers` that `known` is enough for, none above the `current` one; else damp."""
-    below = [t.name for t in TIERS[TIERS.index(TIER[current]) if current else 0 :]]
-    return next((name for name in tiers if name in below and TIER[name].needs <= known), "damp")
+    below = TIERS[TIERS.index(TIER[current]) if current else 0 :]
+    for tier in below:
+        if tier.name in tiers and tier.needs <= known:
+            return tier.name
+    return "damp"
 
 
 def limit_s(mode: Mode, profile: SafetyProfile) -> float | None:

@@ -1,4 +1,4 @@
-"""A policy in the loop: evaluated at its own rate on states that can be believed; in between its last target goes on."""
+"""A policy in the loop: evaluated at its own rate on states that can be believed; between, its last target goes on."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PolicyTargets:
         now_s: float,
         tier: BackupTier | None = None,
     ) -> tuple[PolicyStep | None, Target]:
-        """The target of this tick, and the policy's step if there was one. `problem` tells of a failure; none raises."""
+        """The target of this tick, and the policy's step if there was one. Never raises; see `problem`."""
         self.problem = ""
         step = None
         if self._due <= 0 and state is not None and self._usable(state, age_s, memory):

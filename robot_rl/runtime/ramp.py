@@ -57,7 +57,7 @@ class Tracking:
         self._error_since_s: float | None = None
 
     def update(self, ramp: Ramp, measured: Measurement, applied: Array, error_rad: float, now_s: float) -> None:
-        """`applied` (n_joints,) rad is what was last commanded; `error_rad` the largest error that is still tracking."""
+        """`applied` (n_joints,) rad is what was last commanded; `error_rad` the largest that is still tracking."""
         following = float(np.abs(applied - measured.joint_pos).max()) <= error_rad
         still = float(np.abs(measured.joint_vel).max()) <= STILL_RAD_S
         self._settled_since_s = _since(self._settled_since_s, following and still and ramp.ended(now_s), now_s)

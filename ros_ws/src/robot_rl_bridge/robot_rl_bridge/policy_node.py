@@ -63,6 +63,7 @@ WINDOW_TICKS = 1000
 
 PARAMETERS = (
     ParameterSpec("bundle", "", "Policy bundle to run: a folder or a zip file."),
+    ParameterSpec("recovery", "", "Bundle of a policy that takes over after a soft trip; empty: none."),
     ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=robot_names()),
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the control loop; a multiple of the policy's rate.", 10.0, 1000.0),
     ParameterSpec("cmd_vel", "twist_stamped", "Type of the topic cmd_vel.", choices=("twist_stamped", "twist", "none")),
@@ -82,9 +83,10 @@ class PolicyNode(LifecycleNode):
         """Why the last transition failed, or who else sends commands; empty if all is well."""
         self.finished = False
         self.spec = get_robot(values["robot"])
-        self._bundle_path, self._log_path = values["bundle"], values["log"]
+        self._bundle_path, self._recovery_path, self._log_path = values["bundle"], values["recovery"], values["log"]
         self._loop_period_s = 1.0 / values["loop_rate_hz"]
         self._bundle: Bundle | None = None
+        self._recovery: Bundle | None = None
         self._controller: Controller | None = None
         """While active: what the loop runs."""
         self._robot = RosRobot(self, self.spec, COMMAND_TOPIC, watchdog=True)
@@ -143,6 +145,7 @@ class PolicyNode(LifecycleNode):
         if not self._bundle_path:
             raise ConfigError("parameter bundle is empty: give the path of a policy bundle")
         self._bundle = load_bundle(self._bundle_path)
+        self._recovery = load_bundle(self._recovery_path) if self._recovery_path else None
         # Built to prove that it can be: this replays the golden rows and checks joints, limits, gains and rates.
         self._make_controller()
         # Opened now, so that topics can match before activation asks whether they did.
@@ -202,7 +205,7 @@ class PolicyNode(LifecycleNode):
 
     def _make_controller(self) -> Controller:
         assert self._bundle is not None
-        return Controller(self._bundle, self.spec, self._loop_period_s)
+        return Controller(self._bundle, self.spec, self._loop_period_s, recovery=self._recovery)
 
     def _refuse_while_damping(self) -> None:
         if self._running:
