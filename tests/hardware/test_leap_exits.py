@@ -1,0 +1,118 @@
+"""Whatever ends the process that drives the hand, the servos end without torque, or stopped by themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from conftest import Emulator
+
+PROGRAM = textwrap.dedent("""
+    import sys, time
+    import numpy as np
+    from robot_rl.contract import JointCommand
+    from robot_rl.robots import LEAP_HAND
+    from robot_rl.robots.unit import load_unit
+    from robot_rl_hardware.leap_hand import LeapHand
+
+    hand = LeapHand(LEAP_HAND, load_unit(sys.argv[1]))
+    hand.connect()
+    kp = np.array([j.kp_nm_rad for j in LEAP_HAND.joints])
+    zero, target = np.zeros(16), hand.read().joint_pos[0] + 0.3
+    def drive(seconds, life_s=60):
+        end_s = time.monotonic() + seconds
+        while (now_s := time.monotonic()) < end_s:
+            hand.write(JointCommand(target, zero, zero, kp, kp / 30, now_s, now_s + life_s))
+            hand.read()
+            time.sleep(0.01)
+    drive(0.1)
+    print("driving", flush=True)
+""")
+
+
+def start(emulator: Emulator, program: str) -> subprocess.Popen[str]:
+    """A process that drives the hand, seen to have torque on."""
+    unit = emulator.write_unit("leap-exit")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + textwrap.dedent(program), unit],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "driving\n", process.communicate()
+    return process
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("hand.stop()", 0),
+        ("pass", 0),
+        ("del hand; time.sleep(60)", -9),
+        ("raise RuntimeError('policy')", 1),
+        ("sys.exit(3)", 3),
+        ("assert hand.write(None)", 1),
+    ],
+    ids=["stop", "end of program", "garbage", "exception", "exit", "exception in driver"],
+)  # fmt: skip
+def test_torque_is_off_after(emulator: Emulator, ending: str, code: int) -> None:
+    process = start(emulator, ending)
+    emulator.wait("torque", [])
+    if code == -9:
+        process.kill()
+    process.communicate()
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_torque_is_off_after_a_signal(emulator: Emulator, number: signal.Signals, code: int) -> None:
+    process = start(emulator, "drive(60)")
+    assert len(emulator.do("torque")) == 16
+    process.send_signal(number)
+    emulator.wait("torque", [])
+    process.communicate()
+    assert process.returncode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_no_process_survives_the_servos_notice_themselves(emulator: Emulator, number: signal.Signals) -> None:
+    """Their watchdogs are set to 0.2 s. They stop where they are, keep torque, and refuse goals."""
+    process = start(emulator, "drive(60)")
+    start_s = time.monotonic()
+    os.kill(process.pid, number)
+    emulator.wait("watchdogs", [0xFF])
+    assert 0.1 < time.monotonic() - start_s < 2.0
+    stopped = emulator.do("positions")
+    time.sleep(0.2)
+    assert emulator.do("positions") == pytest.approx(stopped, abs=0.01)
+    assert len(emulator.do("torque")) == 16
+    process.kill()
+    process.communicate()
+    # The next process finds them so, and gets them going again.
+    again = start(emulator, "hand.stop()")
+    again.communicate()
+    assert emulator.do("torque") == []
+
+
+def test_a_process_that_was_stopped_and_goes_on_tells_that_the_servos_no_longer_obey(emulator: Emulator) -> None:
+    process = start(
+        emulator,
+        """
+        drive(1.0)
+        for _ in range(17):
+            hand.read()
+        print(sorted(set(hand.health().motor_errors.tolist())), flush=True)
+        """,
+    )
+    os.kill(process.pid, signal.SIGSTOP)
+    emulator.wait("watchdogs", [0xFF])
+    os.kill(process.pid, signal.SIGCONT)
+    out, _ = process.communicate()
+    assert out == "[512]\n"
+    assert emulator.do("torque") == []
