@@ -34,6 +34,8 @@ class Measurement:
     """(4,) orientation of the IMU in the world."""
     ang_vel_b: Array | None
     """(3,) rad/s."""
+    joint_effort: Array | None = None
+    """(n_joints,) N m as the motors report it, which may be anything: only a check reads it."""
 
     def tilt_rad(self) -> float | None:
         """Angle between the body's and the world's up, from the projected gravity: no Euler angles, no singularity."""
@@ -71,8 +73,23 @@ def measure(state: NumpyState | None, limits: SafetyLimits) -> Measurement | Non
     if quat is not None and abs(math.sqrt(float(quat @ quat)) - 1.0) > QUAT_NORM_TOLERANCE:
         return None
     return Measurement(
-        float(state.stamp_s[0]), fields["joint_pos"], fields["joint_vel"], quat, fields.get("imu_ang_vel_b")
+        float(state.stamp_s[0]),
+        fields["joint_pos"],
+        fields["joint_vel"],
+        quat,
+        fields.get("imu_ang_vel_b"),
+        fields.get("joint_effort", _efforts(state, limits.n_joints)),
     )
+
+
+def _efforts(state: NumpyState, n_joints: int) -> Array | None:
+    """The efforts of a state that needs none; NaN for what is there and cannot be read."""
+    effort = state.joint_effort
+    if effort is None:
+        return None
+    if np.shape(effort) != (1, n_joints) or np.asarray(effort).dtype.kind not in "fiu":
+        return np.full(n_joints, np.nan)
+    return np.array(effort[0], np.float64)
 
 
 def jump(new: Measurement, last: Measurement | None, seen_s: float, limits: SafetyLimits) -> float:

@@ -1,0 +1,207 @@
+"""What the safety filter does to a joint target: one pipeline, for one robot in numpy and for many worlds in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.runtime.limits import SafetyLimits
+
+MODIFICATIONS = (
+    "not_finite",
+    "action_bound",
+    "residual_bound",
+    "low_pass",
+    "rate_limit",
+    "braking",
+    "soft_limit",
+    "soft_start",
+)
+"""Reasons for which a target is changed, in the order in which they apply."""
+ROUNDING_RAD = 1e-6
+"""A smaller change is not reported: it is the graph's float32 against the limits' float64."""
+_LEAST_KP = 1e-9
+_UNBOUNDED = 1e9
+_REVERSED = 3.0
+"""A joint beyond its limit is to turn back this much faster than it moves outwards. That is the full brake for all but
+a joint at rest, which noise in its velocity would else throw back."""
+
+
+class TargetLimiter:
+    """The limits of one robot as arrays of `xp`, which is numpy or torch, with the working memory for a batch.
+
+    Nothing is kept from one call to the next, and no call allocates an array. `convert` makes an array of `xp` from one
+    of numpy: with torch, on the device and in the type of the targets.
+    """
+
+    def __init__(
+        self,
+        limits: SafetyLimits,
+        *,
+        xp: Any = np,
+        convert: Callable[[NDArray[Any]], Any] = np.asarray,
+        batch: tuple[int, ...] = (),
+    ) -> None:
+        profile, n, dt = limits.profile, limits.n_joints, limits.loop_period_s
+        self._xp = xp
+        self._dt = dt
+        self._most_age_s = limits.state_damp_s
+        self._action_low, self._action_high = convert(limits.action_low), convert(limits.action_high)
+        self._soft_lower, self._soft_upper = convert(limits.soft_lower), convert(limits.soft_upper)
+        self._max_step = convert(limits.max_step)
+        self._zero = convert(np.zeros(1))
+        self._residual = None if profile.residual_bound_rad is None else convert(np.full(n, profile.residual_bound_rad))
+        cut_off = limits.low_pass_hz
+        self._low_pass = None if cut_off is None else 1.0 - float(np.exp(-2.0 * np.pi * cut_off * dt))
+        self._bounded = limits.brake_accel is not None or profile.effort_clamp_share is not None
+        # Both directions at once: a joint's lower limit is the upper one of its mirror image.
+        self._limit = convert(_mirrored(limits.lower, limits.upper, batch))
+        self._kp, self._kd = convert(limits.kp), convert(limits.kd)
+        self._effort, self._least_effort = convert(limits.effort), convert(-limits.effort)
+        clamp = np.inf if profile.effort_clamp_share is None else profile.effort_clamp_share
+        self._most_effort = convert(clamp * limits.effort)
+        self._accel = None if limits.brake_accel is None else convert(limits.brake_accel)
+        if limits.brake_accel is not None and limits.inertia is not None:
+            self._per_accel = convert(2.0 / limits.brake_accel)
+            self._inertia_per_s = convert(limits.inertia / dt)
+        shape = (*batch, n)
+        self._before, self._change, self._step = (convert(np.zeros(shape)) for _ in range(3))
+        self._kp_now = convert(np.zeros(n))
+        self._pos, self._vel, self._root, self._torque = (convert(np.zeros((2, *shape))) for _ in range(4))
+
+    def limit(
+        self,
+        position: Any,
+        reference: Any,
+        joint_pos: Any,
+        joint_vel: Any,
+        age_s: float,
+        *,
+        policy: bool = True,
+        base: Any | None = None,
+        stiffness: float = 1.0,
+        modified: Any | None = None,
+    ) -> None:
+        """Make `position` (*batch, n_joints) safe, in place. It must be finite, as must all else that is given.
+
+        `reference` is the target of the last tick, `joint_pos` and `joint_vel` the measurement of age `age_s`, `base`
+        the target that `position` corrects; `stiffness` the share of kp that is in force. `modified`, of bool and
+        (len(MODIFICATIONS), *batch, n_joints), is set where a stage changed a target.
+
+        Order: bound of the trained action (of a policy's target), residual bound, low-pass, rate limit, braking bound
+        and effort clamp, soft joint limits.
+        """
+        xp, done = self._xp, self._mark
+        self._before[...] = position
+        if policy:
+            self._clip(position, self._action_low, self._action_high)
+            done(position, modified, 1)
+        if base is not None and self._residual is not None:
+            self._clip_around(position, base, self._residual)
+            done(position, modified, 2)
+        if policy and self._low_pass is not None:
+            xp.subtract(position, reference, out=position)
+            xp.multiply(position, self._low_pass, out=position)
+            xp.add(position, reference, out=position)
+            done(position, modified, 3)
+        self._clip_around(position, reference, self._max_step)
+        done(position, modified, 4)
+        if self._bounded:
+            self._bound(position, joint_pos, joint_vel, age_s, stiffness)
+            done(position, modified, 5)
+        self._clip(position, self._soft_lower, self._soft_upper)
+        done(position, modified, 6)
+
+    def soft_start(self, position: Any, start: Any, blend: float, modified: Any | None = None) -> None:
+        """Put `position` at the share `blend`, in [0, 1], of the way from `start`; in place, inside the soft limits."""
+        xp = self._xp
+        self._before[...] = position
+        self._change[...] = start
+        self._clip(self._change, self._soft_lower, self._soft_upper)
+        xp.subtract(position, self._change, out=position)
+        xp.multiply(position, blend, out=position)
+        xp.add(position, self._change, out=position)
+        # Rounding may have left the last bit outside.
+        self._clip(position, self._soft_lower, self._soft_upper)
+        self._mark(position, modified, 7)
+
+    def _bound(self, position: Any, joint_pos: Any, joint_vel: Any, age_s: float, stiffness: float) -> None:
+        """The torque that a target asks for at the start of the tick, kp (target - q) - kd v, is kept to the profile's
+        share of what the motor can give and, where the inertia is known, to what leaves room to stop before the limit.
+
+        With A the acceleration that braking can count on, the greatest next velocity from which it can stop is
+        v' = A (-dt/2 + sqrt(dt²/4 + 2 gap / A)), gap = limit - q - v dt/2, and the torque that leads there I (v' - v) /
+        dt. q is the measured position predicted forward by the measurement's age. It is a bound given the inertia, not
+        a guarantee.
+        """
+        xp, pos, vel, root, torque = self._xp, self._pos, self._vel, self._root, self._torque
+        age_s = age_s if age_s < self._most_age_s else self._most_age_s
+        vel[0] = joint_vel
+        xp.multiply(vel[0], -1.0, out=vel[1])
+        xp.multiply(vel[0], age_s, out=pos[0])
+        xp.add(pos[0], joint_pos, out=pos[0])
+        xp.multiply(pos[0], -1.0, out=pos[1])
+        if self._accel is None:
+            torque[...] = self._most_effort
+        else:
+            # root = dt²/4 + 2 gap / A
+            xp.multiply(vel, -0.5 * self._dt, out=root)
+            xp.subtract(root, pos, out=root)
+            xp.add(root, self._limit, out=root)
+            xp.multiply(root, self._per_accel, out=root)
+            xp.add(root, 0.25 * self._dt**2, out=root)
+            # torque = v' - v, as if at rest; then what an outward velocity beyond the limit calls for.
+            xp.maximum(root, self._zero, out=torque)
+            xp.sqrt(torque, out=torque)
+            xp.subtract(torque, 0.5 * self._dt, out=torque)
+            xp.multiply(torque, self._accel, out=torque)
+            xp.subtract(torque, vel, out=torque)
+            xp.less(root, self._zero, out=root)
+            xp.multiply(root, _REVERSED, out=root)
+            xp.multiply(root, vel, out=root)
+            xp.maximum(root, self._zero, out=root)
+            xp.subtract(torque, root, out=torque)
+            xp.multiply(torque, self._inertia_per_s, out=torque)
+            # A torque that the motor cannot give bounds no target.
+            xp.subtract(torque, self._effort, out=root)
+            xp.maximum(root, self._zero, out=root)
+            xp.multiply(root, _UNBOUNDED, out=root)
+            xp.add(torque, root, out=torque)
+            xp.minimum(torque, self._most_effort, out=torque)
+            xp.maximum(torque, self._least_effort, out=torque)
+        # The target that asks for this torque: q + (kd v + torque) / kp.
+        xp.multiply(vel, self._kd, out=vel)
+        xp.add(torque, vel, out=torque)
+        xp.multiply(self._kp, max(stiffness, _LEAST_KP), out=self._kp_now)
+        xp.divide(torque, self._kp_now, out=torque)
+        xp.add(torque, pos, out=torque)
+        xp.multiply(torque[1], -1.0, out=torque[1])
+        self._clip(position, torque[1], torque[0])
+
+    def _clip(self, value: Any, low: Any, high: Any) -> None:
+        self._xp.maximum(value, low, out=value)
+        self._xp.minimum(value, high, out=value)
+
+    def _clip_around(self, value: Any, centre: Any, reach: Any) -> None:
+        self._xp.subtract(centre, reach, out=self._step)
+        self._xp.maximum(value, self._step, out=value)
+        self._xp.add(centre, reach, out=self._step)
+        self._xp.minimum(value, self._step, out=value)
+
+    def _mark(self, position: Any, modified: Any | None, stage: int) -> None:
+        """Note in `modified` what `stage` has changed."""
+        if modified is None:
+            return
+        xp = self._xp
+        xp.subtract(position, self._before, out=self._change)
+        xp.absolute(self._change, out=self._change)
+        xp.greater(self._change, ROUNDING_RAD, out=modified[stage])
+        self._before[...] = position
+
+
+def _mirrored(lower: NDArray[Any], upper: NDArray[Any], batch: tuple[int, ...]) -> NDArray[Any]:
+    """(2, 1, ..., n_joints): the upper limits of the joints and of their mirror images."""
+    return np.stack((upper, -lower)).reshape(2, *(1,) * len(batch), len(lower))
