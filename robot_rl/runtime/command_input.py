@@ -13,12 +13,13 @@ class CommandInput:
 
     def __init__(self, spec: TensorSpec | None) -> None:
         self.spec = spec
-        self._newest: Command | None = None
+        self.newest: Command | None = None
+        """The newest usable command."""
 
     @property
     def missing(self) -> bool:
         """Whether the policy needs a command and none has come."""
-        return self.spec is not None and self._newest is None
+        return self.spec is not None and self.newest is None
 
     @property
     def rests_at_zero(self) -> bool:
@@ -32,16 +33,16 @@ class CommandInput:
         values = np.asarray(command.values)
         if values.shape != self.spec.shape or values.dtype.kind != "f" or not np.isfinite(values).all():
             return f"command ignored: {self.spec.name!r} must be {self.spec.shape} finite numbers, got {values!r}"
-        self._newest = command
+        self.newest = command
         return ""
 
     def values(self, now_s: float) -> NDArray[np.float32] | None:
         """As the policy gets it at `now_s`; None where it takes none or none has come."""
         spec = self.spec
-        if spec is None or self._newest is None:
+        if spec is None or self.newest is None:
             return None
-        if spec.max_age_s is not None and not abs(now_s - self._newest.stamp_s) <= spec.max_age_s:
+        if spec.max_age_s is not None and not abs(now_s - self.newest.stamp_s) <= spec.max_age_s:
             return np.zeros(spec.shape, np.float32)
         low = -np.inf if spec.low is None else spec.low
         high = np.inf if spec.high is None else spec.high
-        return np.clip(np.asarray(self._newest.values, np.float32), low, high).astype(np.float32, copy=False)
+        return np.clip(np.asarray(self.newest.values, np.float32), low, high).astype(np.float32, copy=False)

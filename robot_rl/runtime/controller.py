@@ -22,7 +22,7 @@ from robot_rl.runtime.policy_targets import PolicyTargets
 from robot_rl.runtime.ramp import LOW_STIFFNESS, Ramp, Tracking
 from robot_rl.runtime.safety import SafetyMemory, Verdict, believable, filter_command
 from robot_rl.runtime.start_gates import Situation, refusals
-from robot_rl.runtime.tick import Tick
+from robot_rl.runtime.tick import OperatorInput, Tick
 
 __all__ = ["Controller", "Request", "Tick"]
 
@@ -91,6 +91,7 @@ class Controller:
         started = time.perf_counter()
         age_s = now_s - float(state.stamp_s[0]) if state is not None and np.shape(state.stamp_s) == (1,) else math.inf
         self._note = self._command.take(command)
+        operator = self._operator_input(now_s)
         self._expire(now_s)
         self._grant_request(age_s, now_s)
         before = time.perf_counter()
@@ -124,6 +125,7 @@ class Controller:
             policy=policy_step,
             applied=joint_command.position if self.mode in STIFF_MODES else None,
             modified=verdict.modified,
+            operator=operator,
             note=self._note,
             policy_s=between - before,
             filter_s=filter_s,
@@ -147,6 +149,16 @@ class Controller:
         except Exception:
             # What is wrong here is wrong in the next tick as well, which deals with it.
             return
+
+    def _operator_input(self, now_s: float) -> OperatorInput:
+        newest = self._command.newest
+        return OperatorInput(
+            request="" if self._request is None else self._request.value,
+            stop=self._stop,
+            deadman_age_s=now_s - self._deadman_s,
+            command=None if newest is None else newest.values,
+            command_stamp_s=None if newest is None else newest.stamp_s,
+        )
 
     @property
     def _running(self) -> PolicyTargets:

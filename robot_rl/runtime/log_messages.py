@@ -27,10 +27,10 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from robot_rl.contract import STATE_FIELDS, JointCommand, NumpyState
-from robot_rl.runtime.controller import Tick
 from robot_rl.runtime.log_record import LogRecord
 from robot_rl.runtime.policy_runner import PolicyStep
 from robot_rl.runtime.safety import MODIFICATIONS
+from robot_rl.runtime.tick import Tick
 
 _Proto = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {float: _Proto.TYPE_DOUBLE, int: _Proto.TYPE_INT64, bool: _Proto.TYPE_BOOL, str: _Proto.TYPE_STRING}

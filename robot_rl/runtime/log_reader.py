@@ -271,8 +271,11 @@ def _contract(path: Path | str, metadata: dict[str, str]) -> Contract | None:
     if text is None:
         return None
     try:
-        return Contract.from_json(text)
+        contract = Contract.from_json(text)
     except RobotRLError:
         raise
     except Exception as error:
         raise LogError(f"{path}: its contract cannot be read: {type(error).__name__} {error}") from error
+    if metadata.get("contract_digest", contract.digest()) != contract.digest():
+        raise LogError(f"{path}: its contract was altered: its digest is not {metadata['contract_digest']}")
+    return contract

@@ -14,6 +14,24 @@ from robot_rl.runtime.policy_runner import PolicyStep
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorInput:
+    """What the operator has said, as it stands at the beginning of a tick.
+
+    With the state it is all that a tick depends on: from a log of both, a run can be computed again.
+    """
+
+    request: str
+    """Name of the request that waits to be granted; empty if none does."""
+    stop: bool
+    """The emergency stop is pressed."""
+    deadman_age_s: float
+    """Time since the deadman button was last confirmed; infinite if it never was."""
+    command: NDArray[np.float32] | None
+    """(command_dim,) the newest usable command."""
+    command_stamp_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Everything about one tick, for the robot, for logs and for tests. Arrays are never written to again."""
 
@@ -34,6 +52,7 @@ class Tick:
     """(n_joints,) rad commanded; None where no position is."""
     modified: NDArray[np.bool_]
     """(len(MODIFICATIONS), n_joints) what the safety filter changed."""
+    operator: OperatorInput
     note: str
     """A refused request, an ignored command or the policy's error, in words; empty if there is none."""
     policy_s: float

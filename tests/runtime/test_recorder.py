@@ -45,8 +45,8 @@ def test_every_number_is_read_back_bit_for_bit(flight: Flight, folder: Path) -> 
     assert [m["tick"] for m in log.messages["/mode"]] == list(range(100))
     evaluated = [tick for tick, _, _ in flight.rows if tick.policy is not None]
     assert len(log.messages["/action"]) == len(evaluated) > 10
-    for (tick, state, sent), seen, told, mode, timing in zip(
-        flight.rows, *(log.messages[t] for t in ("/state", "/command", "/mode", "/timing")), strict=True
+    for (tick, state, sent), seen, told, mode, timing, said in zip(
+        flight.rows, *(log.messages[t] for t in ("/state", "/command", "/mode", "/timing", "/operator")), strict=True
     ):
         assert state is not None
         for name in ("joint_pos", "joint_vel", "joint_effort"):
@@ -57,6 +57,8 @@ def test_every_number_is_read_back_bit_for_bit(flight: Flight, folder: Path) -> 
         assert (mode["t_s"], mode["mode"], mode["cause"]) == (tick.now_s, tick.mode.value, tick.cause.value)
         assert (mode["severity"], mode["margin"]) == (tick.severity.name.lower(), tick.margin)
         assert (timing["tick_s"], timing["policy_s"]) == (tick.tick_s, tick.policy_s)
+        assert said["request"] == tick.operator.request
+        np.testing.assert_array_equal(said["command"], tick.operator.command)
     for tick, message in zip(evaluated, log.messages["/action"], strict=True):
         for name in ("obs", "action", "target", "memory"):
             np.testing.assert_array_equal(message[name], getattr(tick.policy, name))
