@@ -18,17 +18,24 @@ pytest.importorskip("rclpy")
 
 import robot_rl
 from robot_rl.robots import ROBOTS
-from robot_rl_bridge import emulator_node, policy_node
+from robot_rl_bridge import emulator_node, policy_node, teleop_node, watchdog_node
 
 pytestmark = pytest.mark.ros
 
 WORKSPACE = Path(__file__).resolve().parents[2] / "ros_ws" / "src"
 BRINGUP = WORKSPACE / "robot_rl_bringup"
-ARGUMENTS = {"robot", "bundle", "params", "log"}
-PARAMETERS = {
-    "policy_node": {p.name for p in policy_node.PARAMETERS},
-    "emulator_node": {p.name for p in emulator_node.PARAMETERS},
+ARGUMENTS = {
+    "sim.launch.py": {"robot", "bundle", "params", "log"},
+    "real.launch.py": {"robot", "bundle", "params", "log", "output", "gains"},
+    "teleop.launch.py": {"params", "joy"},
 }
+MODULES = {
+    "policy_node": policy_node,
+    "watchdog_node": watchdog_node,
+    "emulator_node": emulator_node,
+    "teleop_node": teleop_node,
+}
+PARAMETERS = {name: {p.name for p in module.PARAMETERS} for name, module in MODULES.items()}
 
 
 class Recorded:
@@ -64,7 +71,7 @@ class RecordingModule(types.ModuleType):
 def record(monkeypatch: pytest.MonkeyPatch):
     """Function (launch file name) -> Recorded LaunchDescription."""
     packages = ("launch", "launch_ros")
-    modules = ("", ".actions", ".substitutions", ".parameter_descriptions")
+    modules = ("", ".actions", ".conditions", ".substitutions", ".parameter_descriptions")
     names = [f"{p}{module}" for p in packages for module in modules]
     for name in names:
         monkeypatch.setitem(sys.modules, name, RecordingModule(name))
@@ -114,8 +121,8 @@ def flatten(parameters: dict, prefix: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("file", "nodes"),
     [
-        ("sim.launch.py", {"emulator": "emulator_node", "policy": "policy_node"}),
-        ("real.launch.py", {"policy": "policy_node"}),
+        ("sim.launch.py", {"emulator": "emulator_node", "watchdog": "watchdog_node", "policy": "policy_node"}),
+        ("real.launch.py", {"watchdog": "watchdog_node", "policy": "policy_node"}),
     ],
 )
 def test_a_launch_file_starts_what_exists_with_parameters_that_exist(
@@ -123,7 +130,7 @@ def test_a_launch_file_starts_what_exists_with_parameters_that_exist(
 ) -> None:
     description = record(file)
     declared = {a.arguments[0]: a.keywords for a in description.find("DeclareLaunchArgument")}
-    assert set(declared) == ARGUMENTS
+    assert set(declared) == ARGUMENTS[file]
     assert all(keywords["description"] for keywords in declared.values())
     assert "default_value" not in declared["bundle"]
     arguments = {name: keywords.get("default_value", "/bundle.zip") for name, keywords in declared.items()}
@@ -143,26 +150,47 @@ def test_a_launch_file_starts_what_exists_with_parameters_that_exist(
         assert resolve(overrides["robot"], arguments) == given["robot"] == robot
     lifecycle = description.find("LifecycleNode")
     assert [a.keywords["name"] for a in lifecycle] == ["policy"]
+    # A policy without its watchdog, or the other way round, is no set-up to go on with.
+    stopping = {a.keywords["name"] for a in actions if a.keywords.get("on_exit")}
+    assert stopping == {"watchdog", "policy"}
+
+
+def test_the_teleop_launch_file_starts_what_exists(record) -> None:
+    description = record("teleop.launch.py")
+    declared = {a.arguments[0]: a.keywords for a in description.find("DeclareLaunchArgument")}
+    assert set(declared) == ARGUMENTS["teleop.launch.py"]
+    joy, teleop = description.find("Node")
+    assert (joy.keywords["package"], joy.keywords["executable"]) == ("joy", "joy_node")
+    assert joy.keywords["condition"].kind == "IfCondition"
+    assert teleop.keywords["executable"] in console_scripts()
+    arguments = {name: keywords["default_value"] for name, keywords in declared.items()}
+    path = Path(resolve(teleop.keywords["parameters"][0], arguments))
+    assert path == BRINGUP / "config" / "teleop.yaml"
 
 
 @pytest.mark.parametrize("path", sorted((BRINGUP / "config").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_parameter_file_holds_valid_values_for_known_nodes(path: Path) -> None:
-    tables = {"policy": policy_node.PARAMETERS, "emulator": emulator_node.PARAMETERS}
     sections = yaml.safe_load(path.read_text())
-    assert set(sections) == set(tables)
+    assert set(sections) == ({"teleop"} if path.stem == "teleop" else {"policy", "watchdog", "emulator"})
     for node, section in sections.items():
-        specs = {p.name: p for p in tables[node]}
+        specs = {p.name: p for p in MODULES[f"{node}_node"].PARAMETERS}
         for name, value in flatten(section["ros__parameters"]).items():
             spec = specs[name]
             # rclpy takes no int for a double.
             assert type(value) is type(spec.default), f"{name}: {value!r}"
+            if isinstance(value, list):
+                assert {type(v) for v in value} == {type(v) for v in spec.default}, f"{name}: {value!r}"
             assert not spec.choices or value in spec.choices
             if spec.low is not None and spec.high is not None:
                 assert spec.low <= value <= spec.high
+    if path.stem != "teleop":
+        # The watchdog counts the policy node's ticks.
+        rates = {sections[n]["ros__parameters"]["loop_rate_hz"] for n in ("policy", "watchdog")}
+        assert len(rates) == 1
 
 
 def test_there_is_a_parameter_file_for_each_robot() -> None:
-    assert {p.stem for p in (BRINGUP / "config").glob("*.yaml")} == set(ROBOTS)
+    assert {p.stem for p in (BRINGUP / "config").glob("*.yaml")} == {*ROBOTS, "teleop"}
 
 
 def test_the_packages_have_one_version() -> None:
@@ -177,6 +205,6 @@ def test_the_launch_files_under_the_real_launch() -> None:
     pytest.importorskip("launch_ros")
     from launch.actions import DeclareLaunchArgument
 
-    for file in ("sim.launch.py", "real.launch.py"):
+    for file, arguments in ARGUMENTS.items():
         entities = _load(file).generate_launch_description().entities
-        assert {e.name for e in entities if isinstance(e, DeclareLaunchArgument)} == ARGUMENTS
+        assert {e.name for e in entities if isinstance(e, DeclareLaunchArgument)} == arguments

@@ -21,6 +21,7 @@ setup(
             "policy_node = robot_rl_bridge.policy_node:console",
             "emulator_node = robot_rl_bridge.emulator_node:console",
             "watchdog_node = robot_rl_bridge.watchdog_node:console",
+            "teleop_node = robot_rl_bridge.teleop_node:console",
             "operator = robot_rl_bridge.operator:console",
         ],
     },

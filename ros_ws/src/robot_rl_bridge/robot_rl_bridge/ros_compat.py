@@ -153,7 +153,7 @@ class ParameterSpec:
     """One parameter of a node. Numbers are refused outside [low, high], strings outside `choices`."""
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | list[int] | list[float]
     description: str
     low: float | None = None
     high: float | None = None
@@ -205,7 +205,8 @@ def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, 
 
 def check_parameter(spec: ParameterSpec, value: Any) -> None:
     """Raise ConfigError if `value` is not finite or not one of the choices."""
-    if isinstance(value, float) and not math.isfinite(value):
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if any(isinstance(v, float) and not math.isfinite(v) for v in numbers):
         raise ConfigError(f"parameter {spec.name} must be finite, got {value}")
     if spec.choices and value not in spec.choices:
         raise ConfigError(f"parameter {spec.name} is {value!r}; valid: {', '.join(spec.choices)}")

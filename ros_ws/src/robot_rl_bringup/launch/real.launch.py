@@ -1,15 +1,15 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # launch comes with a ROS distribution and is not on PyPI.
-"""The policy node alone: the robot's own driver publishes joint_states and obeys joint_command.
+"""The policy node and its watchdog: the robot's own driver publishes joint_states and obeys what the watchdog sends.
 
     ros2 launch robot_rl_bringup real.launch.py robot:=leap_hand bundle:=/path/to/bundle.zip
 
 Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, then `stand`, then `run`.
 """
 
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
@@ -21,6 +21,8 @@ def generate_launch_description() -> LaunchDescription:
     params = LaunchConfiguration("params")
     # Text, whatever it looks like: launch would otherwise guess a type, and make nothing of an empty value.
     bundle, log = (ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("bundle", "log"))
+    output = ParameterValue(LaunchConfiguration("output"), value_type=str)
+    gains = ParameterValue(LaunchConfiguration("gains"), value_type=bool)
     return LaunchDescription(
         [
             DeclareLaunchArgument("robot", default_value="leap_hand", description="Name, as in `robot-rl list`."),
@@ -31,6 +33,22 @@ def generate_launch_description() -> LaunchDescription:
                 description="Parameter file.",
             ),
             DeclareLaunchArgument("log", default_value="", description="MCAP file to record to; empty: no record."),
+            DeclareLaunchArgument(
+                "output",
+                default_value="joint_command",
+                description="Form of commands: joint_command, joint_state, joint_trajectory or forward.",
+            ),
+            DeclareLaunchArgument(
+                "gains", default_value="false", description="Whether stiffness and damping are sent beside positions."
+            ),
+            Node(
+                package="robot_rl_bridge",
+                executable="watchdog_node",
+                name="watchdog",
+                output="screen",
+                parameters=[params, {"robot": robot, "output": output, "gains": gains}],
+                on_exit=Shutdown(),
+            ),
             LifecycleNode(
                 package="robot_rl_bridge",
                 executable="policy_node",
@@ -38,6 +56,7 @@ def generate_launch_description() -> LaunchDescription:
                 namespace="",
                 output="screen",
                 parameters=[params, {"bundle": bundle, "robot": robot, "log": log}],
+                on_exit=Shutdown(),
             ),
         ]
     )

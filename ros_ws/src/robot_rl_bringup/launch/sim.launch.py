@@ -1,13 +1,13 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # launch comes with a ROS distribution and is not on PyPI.
-"""The policy node and an emulated robot.
+"""The policy node, its watchdog and an emulated robot.
 
     ros2 launch robot_rl_bringup sim.launch.py robot:=leap_hand bundle:=/path/to/bundle.zip
 
 Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, then `stand`, then `run`.
 """
 
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -38,6 +38,14 @@ def generate_launch_description() -> LaunchDescription:
                 output="screen",
                 parameters=[params, {"robot": robot}],
             ),
+            Node(
+                package="robot_rl_bridge",
+                executable="watchdog_node",
+                name="watchdog",
+                output="screen",
+                parameters=[params, {"robot": robot}],
+                on_exit=Shutdown(),
+            ),
             LifecycleNode(
                 package="robot_rl_bridge",
                 executable="policy_node",
@@ -45,6 +53,7 @@ def generate_launch_description() -> LaunchDescription:
                 namespace="",
                 output="screen",
                 parameters=[params, {"bundle": bundle, "robot": robot, "log": log}],
+                on_exit=Shutdown(),
             ),
         ]
     )
