@@ -23,6 +23,7 @@ _NEEDED = {
     "numpy": ("numpy", ""),
     "onnxruntime": ("onnxruntime", ""),
     "tyro": ("tyro", ""),
+    "mcap": ("mcap", ""),
     "torch": ("torch", "train"),
     "safetensors": ("safetensors", "train"),
     "tensorboard": ("tensorboard", "train"),
@@ -34,7 +35,6 @@ _NEEDED = {
     "imageio": ("imageio", "sim"),
 }
 _OPTIONAL = {
-    "mcap": ("mcap", "record"),
     "stable_baselines3": ("stable-baselines3", "sb3"),
     "mujoco_warp": ("mujoco-warp", "warp"),
 }

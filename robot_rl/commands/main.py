@@ -30,7 +30,7 @@ _EXTRAS = {
     "torch": "train", "safetensors": "train", "tensorboard": "train", "onnx": "train", "onnxscript": "train",
     "mujoco": "sim", "gymnasium": "sim", "matplotlib": "sim", "imageio": "sim",
     "minari": "data", "h5py": "data", "pyarrow": "data",
-    "stable_baselines3": "sb3", "mcap": "record", "rclpy": "ros", "robot_rl_bridge": "ros", "viser": "view",
+    "stable_baselines3": "sb3", "rclpy": "ros", "robot_rl_bridge": "ros", "viser": "view",
 }  # fmt: skip
 
 

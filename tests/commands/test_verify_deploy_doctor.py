@@ -179,13 +179,13 @@ def test_doctor_fails_where_the_laptop_path_lacks_something(monkeypatch: pytest.
     import importlib.util
 
     good = importlib.util.find_spec
-    absent = {"mujoco", "mcap", "rclpy"}
+    absent = {"mujoco", "stable_baselines3", "rclpy"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in absent else good(name, *a))
     assert main(["doctor"]) == 1
     captured = capsys.readouterr()
     assert "missing: mujoco" in captured.err
     assert "pip install 'robot-rl[sim]'" in captured.out
-    assert "pip install 'robot-rl[record]'" in captured.out
+    assert "pip install 'robot-rl[sb3]'" in captured.out
 
 
 def test_doctor_warns_of_a_network_wide_ros(monkeypatch: pytest.MonkeyPatch) -> None:
