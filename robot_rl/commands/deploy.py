@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from robot_rl.commands import drivers
+from robot_rl.commands.drivers import SIMULATED
 from robot_rl.commands.main import Verb
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import ConfigError, MissingDependencyError
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from robot_rl.runtime.controller import Controller, Tick
     from robot_rl.runtime.interface import RobotInterface
 
-SIMULATED = frozenset({"mock", "sim"})
-"""Interfaces that nobody can be hurt by: only these may be operated without an operator."""
 _GOAL_S = 3.0
 """How long each golden command lasts in an unattended run."""
 
@@ -38,13 +37,17 @@ _GOAL_S = 3.0
 class DeployArgs:
     """Run a bundle on a robot: `mock` needs nothing, `sim` the simulator, `ros` a robot behind ROS 2 topics.
 
+    Other drivers, such as `leap_hand`, need `--unit`, the file of the one robot that they reach.
+
     Nothing moves until an operator says so: type stand, run, stop, estop or reset, then Enter. Ctrl-C damps and ends.
     """
 
     bundle: Annotated[Path, tyro.conf.Positional]
     """Folder or zip."""
-    interface: str = "mock"
-    """Driver to connect with."""
+    interface: str | None = None
+    """Driver to connect with. Default: the unit's, without a unit `mock`."""
+    unit: Path | None = None
+    """Unit file of the robot (hardware/units/<serial>.yaml): its driver, wiring and safety thresholds."""
     robot: str | None = None
     """Robot to run on. Default: the one the contract names."""
     duration: float | None = None
@@ -63,24 +66,24 @@ class DeployArgs:
 
 def run(args: DeployArgs) -> Result:
     from robot_rl.bundle.load import load_bundle
-    from robot_rl.robots import get_robot
     from robot_rl.runtime.controller import Controller
     from robot_rl.runtime.interface import MonotonicClock
     from robot_rl.runtime.loop import run as run_loop
 
-    if args.interface != "ros" and args.interface not in (names := _driver_names()):
-        raise ConfigError(f"unknown interface {args.interface!r}; valid: {', '.join([*names, 'ros'])}")
-    if args.auto_run and args.interface not in SIMULATED:
+    unit = drivers.read_unit(args.unit)
+    interface = drivers.interface_of(args.interface, unit, others=("ros",))
+    if args.auto_run and interface not in SIMULATED:
         raise ConfigError(
-            f"--auto-run is for simulated robots ({', '.join(sorted(SIMULATED))}); {args.interface!r} needs an operator"
+            f"--auto-run is for simulated robots ({', '.join(sorted(SIMULATED))}); {interface!r} needs an operator"
         )
     bundle = load_bundle(args.bundle)
-    spec = get_robot(args.robot or bundle.contract.robot)
+    spec, overrides = drivers.spec_of(args.robot or bundle.contract.robot, unit)
+    print("\n".join(overrides), end="\n" if overrides else "", flush=True)
     loop_period_s = 1.0 / args.loop_rate_hz if args.loop_rate_hz else None
     # Built before anything is connected: a bundle that must not run here never meets a robot.
     recovery = None if args.recovery is None else load_bundle(args.recovery)
     controller = Controller(bundle, spec, loop_period_s, recovery=recovery)
-    if args.interface == "ros":
+    if interface == "ros":
         _exec_policy_node(args, spec, controller)
     with ExitStack() as stack:
         recorder = None
@@ -88,7 +91,7 @@ def run(args: DeployArgs) -> Result:
             from robot_rl.runtime.recorder import Recorder
 
             recorder = stack.enter_context(Recorder(args.record, controller))
-        robot = _driver(args.interface)(spec)
+        robot = drivers.connect(interface, spec, unit)
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]
         session = _Session(controller, robot, _operator(args.auto_run))
@@ -234,15 +237,6 @@ def _commands(
     return command
 
 
-def _driver_names() -> list[str]:
-    return sorted(e.name for e in entry_points(group="robot_rl.drivers") if e.name != "ros")
-
-
-def _driver(name: str) -> Callable[[RobotSpec], RobotInterface]:
-    """The driver's `connect`: a RobotSpec to a connected robot. Drivers register under `robot_rl.drivers`."""
-    return next(e for e in entry_points(group="robot_rl.drivers") if e.name == name).load()
-
-
 def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller) -> None:
     """Become the ROS 2 policy node, which has its own lifecycle and operator services."""
     beside = Path(sys.executable).with_name("policy_node")
@@ -251,6 +245,8 @@ def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller)
         raise MissingDependencyError(
             "the ROS 2 policy node is not installed; pip install 'robot-rl[ros]' and ros_ws/src/robot_rl_bridge"
         )
+    if args.unit is not None:
+        raise ConfigError("the policy node takes no unit file; set the robot's thresholds in its own parameters")
     if args.duration is not None or args.command:
         raise ConfigError("--duration and --command are the operator's under ROS 2; see `operator --help`")
     parameters = {

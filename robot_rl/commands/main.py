@@ -31,6 +31,7 @@ _EXTRAS = {
     "mujoco": "sim", "gymnasium": "sim", "matplotlib": "sim", "imageio": "sim",
     "minari": "data", "h5py": "data", "pyarrow": "data",
     "stable_baselines3": "sb3", "rclpy": "ros", "robot_rl_bridge": "ros", "viser": "view",
+    "dynamixel_sdk": "leap", "serial": "leap",
 }  # fmt: skip
 
 

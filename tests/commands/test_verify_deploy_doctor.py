@@ -22,6 +22,7 @@ from robot_rl.runtime.log_reader import read_log
 from robot_rl.testing.bundles import TinyPolicy
 
 TINY = TinyPolicy(LEAP_HAND)
+EXAMPLE = Path(__file__).parents[2] / "hardware" / "units" / "leap-example.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +125,13 @@ def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"interface": "telepathy"}, "unknown interface 'telepathy'; valid: mock, sim, ros"),
+        ({"interface": "telepathy"}, "unknown interface 'telepathy'; valid: leap_hand, mock, sim, ros"),
         ({"interface": "ros", "auto_run": True}, "--auto-run is for simulated robots"),
+        ({"interface": "leap_hand", "auto_run": True}, "--auto-run is for simulated robots"),
+        ({"interface": "leap_hand"}, "interface 'leap_hand' needs --unit FILE"),
+        ({"unit": EXAMPLE, "auto_run": True}, "--auto-run is for simulated robots"),
+        ({"unit": EXAMPLE, "interface": "ros"}, "reached by 'leap_hand', not by 'ros'; valid: leap_hand, mock, sim"),
+        ({"unit": EXAMPLE, "robot": "unitree_g1"}, "unit 'leap-example' is a leap_hand, not a unitree_g1"),
         ({"command": (1.0, 2.0)}, r"command 'velocity' has 3 numbers \(m/s\), got 2"),
         ({"loop_rate_hz": 30.0}, "does not divide the policy's control period"),
         ({"duration": 0.0}, "duration_s must be positive"),
@@ -158,9 +164,21 @@ def test_deploy_says_why_an_unattended_run_failed(bundle: Path, tmp_path: Path, 
     assert "the policy never ran: ended in mode stand" in capsys.readouterr().err
 
 
+def test_a_units_thresholds_hold_and_are_named(bundle: Path, tmp_path: Path, capsys) -> None:
+    """A simulated robot stands in for the unit. It runs a second earlier than the robot's own profile lets it."""
+    unit = tmp_path / "quick.yaml"
+    safety = "{stand_duration_s: 0.4, joint_vel_trip_rad_s: 9.0}"
+    unit.write_text(f"serial: quick\nrobot: leap_hand\ndriver: {{name: leap_hand}}\nsafety: {safety}\n")
+    result = deploy(DeployArgs(bundle, interface="mock", unit=unit, auto_run=True, duration=1.8))
+    assert result.ok, result.reason
+    out = capsys.readouterr().out
+    assert "unit quick: safety limit stand_duration_s WIDENED from 2.0 to 0.4" in out
+    assert "unit quick: safety limit joint_vel_trip_rad_s tightened" in out
+
+
 def test_drivers_are_registered() -> None:
     drivers = {e.name: e for e in entry_points(group="robot_rl.drivers")}
-    assert {"mock", "sim"} <= set(drivers)
+    assert {"mock", "sim", "leap_hand"} <= set(drivers)
     with drivers["mock"].load()(LEAP_HAND) as robot:
         assert robot.read() is not None
 
