@@ -130,8 +130,8 @@ def test_it_learns_exports_and_verifies(added: Added, tmp_path: Path) -> None:
     assert result.evaluation.success_rate is not None
     env = task.make_env(num_envs=64, seed=1_000)
     floors = [evaluate(env, policy, 64, 1_000).success_rate for policy in (zero_policy(env), random_policy(env, 0))]
-    assert max(floor for floor in floors if floor is not None) < 0.05
-    assert result.evaluation.success_rate > 0.3
+    # A single joint is often where it should be by chance.
+    assert result.evaluation.success_rate > 0.3 + max(floor for floor in floors if floor is not None)
     exported = export.run(export.ExportArgs(result.run_dir))
     assert exported.ok
     assert verify.run(verify.VerifyArgs(result.run_dir / "bundle")).ok
