@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.bundle.load import Bundle
+from robot_rl.bundle.verify import verify_bundle
 from robot_rl.contract import Command, JointCommand, NumpyState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec, SafetyProfile
 from robot_rl.runtime.backups import TIER, TIER_OF_MODE, limit_s
 from robot_rl.runtime.checks import LATCHED, Cause, Severity, Target
 from robot_rl.runtime.command_input import CommandInput
+from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.modes import POLICY_MODES, STIFF_MODES, Event, Mode, Request, next_mode
 from robot_rl.runtime.policy_runner import PolicyStep
@@ -45,13 +47,14 @@ class Controller:
         profile: SafetyProfile | None = None,
         recovery: Bundle | None = None,
     ) -> None:
+        verify_bundle(bundle, robot).require_ok()
         contract = bundle.contract
         self.bundle = bundle
         self.robot = robot
         self.loop_period_s = contract.control_period_s if loop_period_s is None else loop_period_s
         self.limits = SafetyLimits.make(robot, contract, self.loop_period_s, profile, recovery=recovery is not None)
         self.mode = Mode.INIT
-        self._policy = PolicyTargets(bundle, robot, self.limits)
+        self._policy = PolicyTargets(bundle, self.limits)
         self._recovery = None if recovery is None else _recovery(recovery, self)
         self._command = CommandInput(contract.command)
         self._memory = SafetyMemory.start(self.limits)
@@ -83,10 +86,13 @@ class Controller:
         """(len(MODIFICATIONS), n_joints) how often the safety filter changed a target so far."""
         return self._memory.modifications
 
-    def step(self, state: NumpyState | None, command: Command | None, now_s: float) -> Tick:
-        """One tick: what to tell the robot, given its newest state and the operator's newest command.
+    def step(
+        self, state: NumpyState | None, command: Command | None, now_s: float, *, health: Health | None = None
+    ) -> Tick:
+        """One tick: what to tell the robot, given its newest state, the operator's newest command, and the newest report
+        of its condition, if it makes one.
 
-        Never raises for anything in `state` or `command`, nor for what the policy does.
+        Never raises for anything in `state`, `command` or `health`, nor for what the policy does.
         """
         started = time.perf_counter()
         age_s = now_s - float(state.stamp_s[0]) if state is not None and np.shape(state.stamp_s) == (1,) else math.inf
@@ -108,6 +114,8 @@ class Controller:
             now_s,
             stop=self._stop,
             deadman_age_s=now_s - self._deadman_s if deadman else None,
+            command_age_s=self._command_age_s(now_s),
+            health=health,
         )
         filter_s = time.perf_counter() - between
         self._obey(verdict, now_s)
@@ -159,6 +167,11 @@ class Controller:
             command=None if newest is None else newest.values,
             command_stamp_s=None if newest is None else newest.stamp_s,
         )
+
+    def _command_age_s(self, now_s: float) -> float | None:
+        """Age of the command that moves the robot; None where none does."""
+        newest = self._command.newest
+        return None if newest is None or self.mode != Mode.RUN else now_s - newest.stamp_s
 
     @property
     def _running(self) -> PolicyTargets:
@@ -298,13 +311,14 @@ def _recovery(bundle: Bundle, controller: Controller) -> PolicyTargets:
         raise ConfigError(
             f"robot {controller.robot.name!r} falls back to {backups}: it has no use for a recovery policy"
         )
+    verify_bundle(bundle, controller.robot).require_ok()
     command = bundle.contract.command
     if command is not None and not CommandInput(command).rests_at_zero:
         raise ConfigError(f"a recovery policy must need no command, or one for which zero means rest; {command.name!r}")
     limits = SafetyLimits.make(
         controller.robot, bundle.contract, controller.loop_period_s, controller.limits.profile, recovery=True
     )
-    return PolicyTargets(bundle, controller.robot, limits)
+    return PolicyTargets(bundle, limits)
 
 
 def _rest(policy: PolicyTargets) -> NDArray[np.float32] | None:

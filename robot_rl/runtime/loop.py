@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import Command, JointCommand, NumpyState, damping_command
 from robot_rl.errors import ConfigError
-from robot_rl.runtime.interface import Clock, MonotonicClock, RobotInterface
+from robot_rl.runtime.interface import Clock, Health, MonotonicClock, RobotInterface
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def run(
             period_s = controller.loop_period_s
             start_s = clock.now()
             deadline = 0
+            read_health: Callable[[], Health | None] = getattr(robot, "health", lambda: None)
             while not reason:
                 if rehearse and period_s >= 4 * REHEARSE_S:
                     clock.sleep_until(start_s + deadline * period_s - REHEARSE_S)
@@ -93,7 +94,7 @@ def run(
                 state = robot.read()
                 # Time of the read, not of the deadline: the state's age is measured, never assumed.
                 now_s = clock.now()
-                tick = controller.step(state, get_command(now_s) if get_command else None, now_s)
+                tick = controller.step(state, get_command(now_s) if get_command else None, now_s, health=read_health())
                 sent = robot.write(tick.command)
                 ticks += 1
                 if recorder is not None:

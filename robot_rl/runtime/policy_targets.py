@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.bundle.load import Bundle
-from robot_rl.bundle.verify import verify_bundle
 from robot_rl.contract import NumpyState
 from robot_rl.errors import ConfigError
-from robot_rl.robots import BackupTier, RobotSpec
+from robot_rl.robots import BackupTier
 from robot_rl.runtime.checks import Target
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.policy_runner import PolicyRunner, PolicyStep
@@ -17,20 +16,18 @@ from robot_rl.runtime.safety import SafetyMemory, believable
 
 PERIOD_TOLERANCE = 0.01
 """A policy may run this share faster or slower than it was trained."""
+LEAST_OBS_STD = 0.05
+"""Observations are scaled to order one. What varied less than this in the rollout that a bundle's statistics come from,
+such as a base that nobody pushed, must not count as unseen as soon as it varies at all."""
 
 Array = NDArray[np.float64]
 
 
 class PolicyTargets:
-    """Targets of one bundle on one robot.
+    """Targets of one bundle, which has been verified. The loop may run a whole number of times faster than the policy;
+    otherwise ConfigError."""
 
-    The loop may run a whole number of times faster than the policy. Raises BundleError or ContractError if the bundle
-    fails its golden rows here or does not fit the robot, ConfigError if the loop period does not divide the control
-    period.
-    """
-
-    def __init__(self, bundle: Bundle, robot: RobotSpec, limits: SafetyLimits) -> None:
-        verify_bundle(bundle, robot).require_ok()
+    def __init__(self, bundle: Bundle, limits: SafetyLimits) -> None:
         self.limits = limits
         self.runner = PolicyRunner(bundle.policy, bundle.contract)
         self.problem = ""
@@ -42,11 +39,15 @@ class PolicyTargets:
         self._blend_s = 0.0
         self._start_pos = limits.default_pos
         self._target: NDArray[np.float32] | None = None
+        manifest = bundle.manifest
+        self._obs_mean = np.array(manifest.obs_mean, np.float32)
+        self._obs_std = np.maximum(np.array(manifest.obs_std, np.float32), LEAST_OBS_STD)
+        self._obs_z: float | None = None
 
     def begin(self, position: Array, now_s: float, blend_s: float) -> None:
         """The policy takes over a robot that holds `position` (n_joints,) rad, softly within `blend_s`."""
         self._start_pos, self._begun_s, self._blend_s = position, now_s, blend_s
-        self._due, self._computed_s, self._target = 0, now_s, None
+        self._due, self._computed_s, self._target, self._obs_z = 0, now_s, None, None
 
     def observe(
         self, state: NumpyState | None, age_s: float, memory: SafetyMemory, command: NDArray[np.float32] | None
@@ -62,6 +63,7 @@ class PolicyTargets:
             return
         try:
             self.runner.observe(state, command)
+            self.problem = ""
         except Exception as error:
             self.forget()
             self.problem = f"the policy fails: {type(error).__name__}: {error}"
@@ -91,6 +93,7 @@ class PolicyTargets:
                     self.runner.start(state, command)
                 step = self.runner.step(state, command, memory.applied)
                 self._computed_s, self._target = now_s, step.target
+                self._obs_z = float(np.abs((step.obs - self._obs_mean) / self._obs_std).max())
             except Exception as error:
                 # Whatever goes wrong in there, the robot is told something safe in this same tick.
                 self.problem = f"policy failed: {type(error).__name__}: {error}"
@@ -103,6 +106,7 @@ class PolicyTargets:
             age_s=now_s - self._computed_s,
             fresh=step is not None,
             failed=bool(self.problem),
+            obs_z=self._obs_z,
             tier=tier,
         )
 

@@ -40,7 +40,7 @@ class SafetyMemory:
     modifications: NDArray[np.int64]
     """(len(MODIFICATIONS), n_joints) targets changed so far, by reason and joint."""
     limiter: TargetLimiter
-    """Working memory, in which nothing is kept."""
+    """What is done to a target, with its working memory, in which nothing is kept."""
     now_s: float = 0.0
     """Time of the last tick with a sane clock."""
     ticks: int = 0
@@ -124,6 +124,8 @@ def filter_command(
     )
     severity, cause, margin, counts = judge(reading, memory.counts)
     measured = believed or memory.measured
+    # A recovery policy has limits of its own.
+    limiter = memory.limiter if memory.limiter.limits is limits else TargetLimiter(limits)
     tier: BackupTier | None = None
     if severity == Severity.HOLD:
         current = None if target is None else target.tier
@@ -139,13 +141,13 @@ def filter_command(
         if severity == Severity.HOLD and tier != target.tier:
             target = Target(measured.joint_pos, "hold", tier=tier)
         reference, applied = _limit(
-            target, reference, applied, measured, stamp_s - measured.stamp_s, limits, memory.limiter, modified
+            target, reference, applied, measured, stamp_s - measured.stamp_s, limits, limiter, modified
         )
         command = _position_command(target, applied, age_s, limits, stamp_s)
     memory = SafetyMemory(
         counts=counts,
         modifications=memory.modifications + modified,
-        limiter=memory.limiter,
+        limiter=limiter,
         now_s=stamp_s,
         ticks=memory.ticks + 1 if clock_ok else memory.ticks,
         measured=measured,

@@ -46,6 +46,7 @@ class TargetLimiter:
         batch: tuple[int, ...] = (),
     ) -> None:
         profile, n, dt = limits.profile, limits.n_joints, limits.loop_period_s
+        self.limits = limits
         self._xp = xp
         self._dt = dt
         self._most_age_s = limits.state_damp_s
