@@ -89,8 +89,8 @@ class Controller:
     def step(
         self, state: NumpyState | None, command: Command | None, now_s: float, *, health: Health | None = None
     ) -> Tick:
-        """One tick: what to tell the robot, given its newest state, the operator's newest command, and the newest report
-        of its condition, if it makes one.
+        """One tick: what to tell the robot, given its newest state, the operator's newest command, and the newest
+        report of its condition, if it makes one.
 
         Never raises for anything in `state`, `command` or `health`, nor for what the policy does.
         """
