@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import fields
 
 import mujoco
@@ -67,6 +68,8 @@ class SimRobot:
         """Simulated time given up because the machine could not keep pace."""
         self.damping = True
         """Whether the last physics step only damped, by command or on its own."""
+        self.on_step: Callable[[], None] | None = None
+        """Called after every physics step, by whoever measures."""
         self._model = make_model(spec, config, model)
         self._data = mujoco.MjData(self._model)
         self._rng = np.random.default_rng(seed)
@@ -80,6 +83,8 @@ class SimRobot:
         self._trunk = int(self._model.body_mass.argmax())
         self._connected = False
         self._torque, self._torque_noise = np.zeros(len(joints)), np.zeros(len(joints))
+        self.torque_asked = np.zeros(len(joints))
+        """(n_joints,) N m of the last physics step, before the motors' limits."""
         self._rows: list[tuple[Array, ...]] = []
         """States after the physics steps that the sensors have not been told of."""
         draws = Draws()
@@ -105,6 +110,7 @@ class SimRobot:
         self._data.qpos[:] = default_qpos(self._model, self.spec)
         mujoco.mj_forward(self._model, self._data)
         self._trunk_pos, self._trunk_quat = self._data.xipos[self._trunk].copy(), self._data.xquat[self._trunk].copy()
+        self._upright_quat = self._trunk_quat.copy()
         self._torque[:] = 0.0
         self._command: JointCommand | None = None
         self._under_way: deque[tuple[float, JointCommand]] = deque()
@@ -127,6 +133,12 @@ class SimRobot:
             mujoco.mj_forward(self._model, self._data)
             self._trunk_pos[2] += lift
             self._sensors.reset(_WORLD)
+
+    def tilt_gantry(self, rotation: Array) -> None:
+        """Turn what a suspended trunk hangs on by a rotation vector (3,) rad, about the trunk's own axes, from upright."""
+        turned, angle = np.zeros(4), float(np.linalg.norm(rotation))
+        mujoco.mju_axisAngle2Quat(turned, rotation / max(angle, 1e-12), angle)
+        mujoco.mju_mulQuat(self._trunk_quat, self._upright_quat, turned)
 
     @property
     def time_s(self) -> float:
@@ -218,6 +230,7 @@ class SimRobot:
             torque = command.kp * error + command.kd * (command.velocity - self.joint_vel) + command.effort
             torque += self._torque_noise
             self.damping = not (command.kp.any() or command.effort.any())
+        self.torque_asked[:] = torque
         self._torque[:] = self._motors.torque(torque, self.joint_vel, self.config.strength_scale)
         self._data.qfrc_applied[self._dof] = self._torque
         if self.spec.floating_base:
@@ -228,6 +241,8 @@ class SimRobot:
         self._rows.append((data.qpos.copy(), data.qvel.copy(), self._torque.copy(), data.sensordata.copy()))
         if len(self._rows) == _MOST_ROWS:
             self._observe()
+        if self.on_step is not None:
+            self.on_step()
 
     def _observe(self) -> None:
         """Let the sensors see what has happened since they last looked."""

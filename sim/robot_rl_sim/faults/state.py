@@ -198,15 +198,15 @@ STATE_FAULT_NAMES = (*STATE_FAULTS, *_LASTING)
 _OF_THE_IMU = ("nan/imu", "freeze_imu", "gyro_spike", "quat_flip")
 
 
-def strikes(name: str, robot: RobotSpec) -> bool:
-    """Whether the robot measures what the fault spoils."""
-    return "imu_quat_wxyz" in robot.state_fields or not name.startswith(_OF_THE_IMU)
+def spoils_imu(name: str) -> bool:
+    """Whether the fault needs a robot with an IMU."""
+    return name.startswith(_OF_THE_IMU)
 
 
 def make_state_fault(name: str, robot: RobotSpec) -> StateFault:
     """One of STATE_FAULT_NAMES. Raises ConfigError listing them, or if the robot does not measure what it spoils."""
     if name not in STATE_FAULT_NAMES:
         raise ConfigError(f"unknown fault {name!r}; valid: {', '.join(STATE_FAULT_NAMES)}")
-    if not strikes(name, robot):
+    if spoils_imu(name) and "imu_quat_wxyz" not in robot.state_fields:
         raise ConfigError(f"fault {name!r} spoils an IMU, and {robot.name!r} has none")
     return STATE_FAULTS[name if name in STATE_FAULTS else f"{name}/lasting"](robot.safety)

@@ -1,0 +1,112 @@
+"""`robot-rl faults`: what the runtime makes of everything that breaks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from robot_rl.commands.main import Verb
+from robot_rl.commands.result import Result
+from robot_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robot_rl_sim.faults.report import Finding
+
+_LOOP_RATE_HZ = 100.0
+
+
+@dataclass(frozen=True)
+class FaultsArgs:
+    """Break sensors, links, clock, process, policy and body of a simulated robot, and see what the runtime does.
+
+    Every fault must be noticed within its threshold and one tick, and no command may lie outside the limits; otherwise
+    it fails, naming the fault. The same is run without the safety filter, for comparison.
+    """
+
+    bundle: Annotated[Path, tyro.conf.Positional]
+    """Folder or zip. faults.json and FAULTS.md are written into the folder, or beside the zip under its name."""
+    only: tuple[str, ...] = ()
+    """Run only faults that match one of these: a kind, such as nan, or a shell-style pattern, such as 'policy_*/*'."""
+    seeds: int = 5
+    """Trials of each fault: noise, loss, latency, phase of the motion."""
+    seed: int = 3_000
+    """The first one."""
+    loop_rate_hz: float | None = None
+    """Rate of the control loop. Default: the lowest of 100 Hz or more that the policy's rate divides."""
+    robot: Literal["mismatched", "nominal"] = "mismatched"
+    """Dynamics and sensors: unlike those of training, or as modelled."""
+    bare: bool = True
+    """Also run without the safety filter."""
+    out: Path | None = None
+    """Folder for faults.json and FAULTS.md instead."""
+
+
+def run(args: FaultsArgs) -> Result:
+    import torch
+
+    from robot_rl.bundle.load import load_bundle
+    from robot_rl.robots import get_robot
+    from robot_rl_sim.faults import page
+    from robot_rl_sim.faults.report import run_faults
+    from robot_rl_sim.faults.table import select
+    from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL
+
+    torch.set_num_threads(1)  # for one robot's sensors, more only wait for one another
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
+    bundle = load_bundle(args.bundle)
+    spec = get_robot(bundle.contract.robot)
+    period_s = bundle.contract.control_period_s
+    loop_period_s = 1 / args.loop_rate_hz if args.loop_rate_hz else period_s / math.ceil(_LOOP_RATE_HZ * period_s)
+    cases = select(bundle, spec, args.only)
+    print(f"{bundle.manifest.task}: {len(cases)} faults, {args.seeds} seeds, {1 / loop_period_s:.0f} Hz", flush=True)
+    report = run_faults(
+        bundle,
+        spec,
+        cases,
+        loop_period_s=loop_period_s,
+        config={"mismatched": MISMATCHED, "nominal": NOMINAL}[args.robot],
+        seeds=range(args.seed, args.seed + args.seeds),
+        bare=args.bare,
+        note=_print_progress,
+    )
+    data, text = _paths(args)
+    page.write_data(data, report)
+    page.write_page(text, report, _command_line(args))
+    print(f"written: {data}, {text}", flush=True)
+    why = page.reason(report)
+    details = {"faults": str(data), "page": str(text), "failed": [f.case.name for f in report.failed]}
+    return Result(ok=not why, rows=page.rows(report), reason=why, details=details, quiet=True)
+
+
+def _print_progress(finding: Finding) -> None:
+    from robot_rl_sim.faults.page import line
+
+    print(
+        "  ".join(cell.ljust(width) for cell, width in zip(line(finding), (24, 4, 17, 8, 8, 8), strict=False)),
+        flush=True,
+    )
+
+
+def _command_line(args: FaultsArgs) -> str:
+    """What repeats the table."""
+    words = [f"robot-rl faults {args.bundle} --seeds {args.seeds} --seed {args.seed}"]
+    words += [f"--loop-rate-hz {args.loop_rate_hz:g}"] if args.loop_rate_hz else []
+    words += [f"--robot {args.robot}"] if args.robot != "mismatched" else []
+    words += ["--only " + " ".join(args.only)] if args.only else []
+    return " ".join([*words, *([] if args.bare else ["--no-bare"])])
+
+
+def _paths(args: FaultsArgs) -> tuple[Path, Path]:
+    if args.out is not None:
+        return args.out / "faults.json", args.out / "FAULTS.md"
+    if args.bundle.is_dir():
+        return args.bundle / "faults.json", args.bundle / "FAULTS.md"
+    return args.bundle.with_suffix(".faults.json"), args.bundle.with_suffix(".FAULTS.md")
+
+
+VERB = Verb(FaultsArgs, run)

@@ -1,0 +1,148 @@
+"""The fault table for people and as data: FAULTS.md and faults.json, to lie beside the bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robot_rl.commands.result import Row
+from robot_rl_sim.faults.report import FaultReport, Finding
+from robot_rl_sim.faults.trial import WATCH_S, Peaks
+
+_HEADER = (
+    "fault", "verdict", "noticed as", "threshold", "latency", "mode", "runs again", "q beyond", "dq beyond", "τ beyond"
+)  # fmt: skip
+_MEASURES = (("joint_pos_rad", "{:.3f}"), ("joint_vel_rad_s", "{:.1f}"), ("torque_share", "{:.2f}"))
+
+
+def figures(finding: Finding) -> dict[str, Any]:
+    """What is known of one fault; s, rad, rad/s, shares. The worst of all seeds."""
+    expect = finding.case.expect
+    out: dict[str, Any] = {
+        "detected": "tolerated" if expect is None else "not due" if finding.detected is None else finding.detected,
+        "threshold_s": finding.threshold_s,
+        "latency_s": max(finding.latencies_s, default=None),
+        "due": len(finding.due),
+        "trials": len(finding.trials),
+        "cause": _most(t.cause for t in finding.trials),
+        "mode": _most(t.mode for t in finding.trials),
+        "recovered": finding.recovered,
+        "violations": sum(len(t.violations) for t in finding.trials),
+        "problem": finding.problem,
+    }
+    for name, _ in _MEASURES:
+        out[f"{name}/filter_on"] = _worst([t.peaks for t in finding.trials], name)
+        out[f"{name}/filter_off"] = _worst(finding.bare, name) if finding.bare else None
+    return out
+
+
+def rows(report: FaultReport) -> tuple[Row, ...]:
+    """fault/<kind>/<severity>/<figure>; a latency beside its threshold."""
+    out = []
+    for finding in report.findings:
+        for name, value in figures(finding).items():
+            threshold_s = finding.threshold_s if name == "latency_s" else None
+            ratio = value / threshold_s if threshold_s and value is not None else None
+            out.append(
+                Row(f"fault/{finding.case.name}/{name}", value, "", "threshold" if ratio is not None else None, ratio)
+            )
+    return tuple(out)
+
+
+def reason(report: FaultReport) -> str:
+    """What failed; empty if nothing did."""
+    failed = report.failed
+    if not failed:
+        return ""
+    named = ", ".join(f.case.name for f in failed)
+    return f"{len(failed)} of {len(report.findings)} faults: {named}; first: {failed[0].problem}"
+
+
+def line(finding: Finding) -> tuple[str, ...]:
+    """The cells of one fault, under `_HEADER`."""
+    f = figures(finding)
+    noticed = str({"tolerated": "tolerated", "not due": "nothing to notice"}.get(f["detected"], f["cause"]))
+    if f["detected"] is True and not noticed:
+        noticed = "bounded"
+    beyond = []
+    for name, form in _MEASURES:
+        on, off = f[f"{name}/filter_on"], f[f"{name}/filter_off"]
+        beyond.append(form.format(on) if off is None else f"{form.format(on)} / {form.format(off)}")
+    return (
+        finding.case.name,
+        f"FAIL: {finding.problem}" if finding.problem else "ok",
+        noticed,
+        "" if f["threshold_s"] is None else f"{1e3 * f['threshold_s']:.0f} ms",
+        "" if f["latency_s"] is None else f"{1e3 * f['latency_s']:.0f} ms",
+        f["mode"],
+        "" if f["recovered"] is None else f"{f['recovered']:.0%}",
+        *beyond,
+    )
+
+
+def write_page(path: Path, report: FaultReport, command: str) -> None:
+    """FAULTS.md."""
+    why = reason(report)
+    tolerated = [f.case for f in report.findings if f.case.reason]
+    lines = [
+        f"# Faults: {'FAILED' if why else 'passed'}",
+        "",
+        *([why + ".", ""] if why else []),
+        f"- bundle: {report.bundle.manifest.task}, contract sha256 {report.bundle.contract.digest()}",
+        f"- {len({f.case.kind for f in report.findings})} kinds, {len(report.findings)} with their severities, "
+        f"{len(report.seeds)} seeds each; loop at {1 / report.limits.loop_period_s:.0f} Hz; `{command}`",
+        *([f"- seeds left out, because the robot falls without a fault: {report.left_out}"] if report.left_out else []),
+        "",
+        f"| {' | '.join(_HEADER)} |",
+        f"|{'---|' * len(_HEADER)}",
+        *(f"| {' | '.join(line(f))} |" for f in report.findings),
+        "",
+        "Worst of all seeds. `threshold`: what the robot's safety profile and the lines of `CHECKS` allow; a fault "
+        "must be noticed one tick later at the latest. `latency`: from the fault's first effect, for thresholds of the "
+        "body from the first reading beyond them. `expired`: noticed by the robot, which damps when its commands "
+        f"expire. `mode`: at the end of the fault, after {WATCH_S:g} s. `runs again`: the policy runs, still or after "
+        "the operator's reset, stand and run; a humanoid on the ground counts as lost. `beyond`: past the joint's "
+        "range (rad), its rated speed (rad/s) and its effort limit (share of it, as asked of the motor), with the "
+        "safety filter / without any, the same seeds. All commands, before and after, were finite and inside the "
+        "limits, unless the verdict says otherwise.",
+        "",
+        "| tolerated, or noticed by its consequences | because |",
+        "|---|---|",
+        *(f"| {c.name} | {c.reason} |" for c in tolerated),
+    ]
+    _write(path, "\n".join(lines) + "\n")
+
+
+def write_data(path: Path, report: FaultReport) -> None:
+    """faults.json: every figure."""
+    data = {
+        "task": report.bundle.manifest.task,
+        "contract_digest": report.bundle.contract.digest(),
+        "robot": report.spec.name,
+        "loop_period_s": report.limits.loop_period_s,
+        "seeds": report.seeds,
+        "left_out": report.left_out,
+        "passed": not report.failed,
+        "reason": reason(report),
+        "faults": {f.case.name: figures(f) for f in report.findings},
+    }
+    _write(path, json.dumps(data, indent=1) + "\n")
+
+
+def _worst(peaks: Sequence[Peaks], name: str) -> float:
+    return max(getattr(p, name) for p in peaks)
+
+
+def _most(values: Any) -> str:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

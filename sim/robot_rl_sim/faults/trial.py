@@ -1,0 +1,316 @@
+"""One fault, one seed: from a running policy through the fault, and back to running if that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.contract import Command, JointCommand, NumpyState
+from robot_rl.errors import ContractError
+from robot_rl.robots import RobotSpec
+from robot_rl.runtime.checks import Cause, Severity
+from robot_rl.runtime.controller import Tick
+from robot_rl.runtime.limits import SafetyLimits
+from robot_rl.runtime.loop import run
+from robot_rl.runtime.modes import Mode
+from robot_rl.runtime.policy_runner import PolicyRunner
+from robot_rl.runtime.safety import MODIFICATIONS
+from robot_rl.testing.fakes import InvalidCommand, check_command
+from robot_rl_sim.faults.fault import Fault, ProcessDied
+from robot_rl_sim.faults.rig import FaultyRobot, ProcessClock, Rig, operate
+from robot_rl_sim.sim_robot import SimRobot
+
+WATCH_S = 1.5
+"""From the fault's beginning to its end."""
+RECOVER_S = 2.0
+"""Beyond the time it takes to stand up: for the operator's reset, stand and run."""
+UPRIGHT_RAD = 0.5
+SOUND = Fault()
+
+_DAMPED = frozenset({Mode.DAMP, Mode.FAULT})
+_BOUNDS = tuple(MODIFICATIONS.index(name) for name in ("action_bound", "rate_limit", "soft_limit"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a bystander sees in one tick."""
+
+    state: NumpyState
+    """What arrives."""
+    age_s: float
+    joint_pos: NDArray[np.float64]
+    """(n_joints,) rad, the true ones."""
+    limits: SafetyLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """What must be noticed of a fault, and when."""
+
+    causes: tuple[Cause, ...]
+    severity: Severity
+    within: Callable[[SafetyLimits], float]
+    """Threshold, s. One tick more is allowed."""
+    by: Literal["runtime", "robot", "filter"] = "runtime"
+    """Who notices: a check; the robot, whose commands expire; or the bounds on targets, which go on working."""
+    due: Callable[[Sight], bool] | None = None
+    """Whether the threshold is passed. The time to notice counts from there, provided that it stays so for `within`; it
+    may never come to that. None: it counts from the fault's beginning."""
+
+
+@dataclass
+class Peaks:
+    """How far a robot went beyond its limits; the worst joint, over all physics steps."""
+
+    joint_pos_rad: float = 0.0
+    """Beyond the range."""
+    joint_vel_rad_s: float = 0.0
+    """Beyond the rated speed."""
+    torque_share: float = 0.0
+    """Asked for beyond the effort limit, as a share of it. The motor gives no more than its limit."""
+
+    def watch(self, robot: SimRobot, also: Callable[[], None] = lambda: None) -> None:
+        """Measure after every physics step from now on, and call `also`."""
+        joints = robot.spec.joints
+        low, high, speed, effort = (
+            np.array([getattr(j, name) for j in joints])
+            for name in ("lower_rad", "upper_rad", "velocity_limit_rad_s", "effort_limit_nm")
+        )
+
+        def measure() -> None:
+            q = robot.joint_pos
+            self.joint_pos_rad = max(self.joint_pos_rad, float(np.maximum(low - q, q - high).max()))
+            self.joint_vel_rad_s = max(self.joint_vel_rad_s, float((np.abs(robot.joint_vel) - speed).max()))
+            self.torque_share = max(self.torque_share, float((np.abs(robot.torque_asked) / effort).max()) - 1.0)
+            also()
+
+        robot.on_step = measure
+
+
+@dataclass
+class Trial:
+    """What happened. Times are s since the fault began; None: never."""
+
+    due_s: float | None = None
+    detected_s: float | None = None
+    tripped_s: float | None = None
+    """First departure from running the policy, for whatever cause."""
+    cause: str = ""
+    """Why, then."""
+    mode: str = ""
+    """At the end of the fault."""
+    violations: list[str] = field(default_factory=list)
+    """Commands that no robot must get."""
+    peaks: Peaks = field(default_factory=Peaks)
+    recovered: bool | None = None
+    """Whether the policy runs again, or still, after the fault; None where its process is gone."""
+
+
+def run_trial(rig: Rig, fault: Fault, expect: Expect | None, rng: np.random.Generator) -> Trial:
+    """The runtime as it is. Uses up the rig."""
+    trial = Trial()
+    watch = _Watch(rig, fault, expect, trial, rng)
+    try:
+        run(
+            rig.controller,
+            watch.robot,
+            watch.clock,
+            until=lambda _: watch.robot.closed,
+            get_command=watch.command,
+            on_tick=watch.on_tick,
+            rehearse=False,
+        )
+    except (ProcessDied, OSError):
+        # Nobody is left who could do anything.
+        watch.outlive()
+    trial.violations += filter(None, (violation(c, rig.controller.limits, rig.spec) for c in watch.robot.sent))
+    return trial
+
+
+class _Watch:
+    """Begins the fault, sees every tick and every physics step, ends the fault, and is then the operator."""
+
+    def __init__(self, rig: Rig, fault: Fault, expect: Expect | None, trial: Trial, rng: np.random.Generator) -> None:
+        self.clock, self.robot = begin(rig, fault, rng)
+        self._rig, self._fault, self._expect, self._trial = rig, fault, expect, trial
+        self._start_s = rig.clock.now_s
+        self._asked = fault.request is None
+        trial.peaks.watch(rig.robot, self._on_step)
+
+    def command(self, now_s: float) -> Command | None:
+        command = self._rig.command(now_s)
+        return command if command is None or self.robot.fault.said is None else self.robot.fault.said(command)
+
+    def outlive(self) -> None:
+        """The rest of the fault without the process."""
+        # A dead process only seemed to damp for a while.
+        self._rig.clock.now_s = self._rig.robot.time_s
+        self._rig.stall(self._start_s + WATCH_S - self._rig.clock.now_s)
+        self._trial.mode = "ended"
+
+    def on_tick(self, tick: Tick) -> None:
+        t = self._rig.clock.now_s - self._start_s
+        controller = self._rig.controller
+        if self.robot.fault is not self._fault:
+            self._recover(tick, t)
+        elif t < WATCH_S - 1e-9:
+            self._observe(tick, t)
+            if not self._fault.deadman_released:
+                controller.feed_deadman(tick.now_s)
+            if not self._asked and self._fault.request is not None:
+                controller.request(self._fault.request)
+                self._asked = True
+        else:
+            self._trial.mode = tick.mode.value
+            self._rig.robot.on_step = None
+            self.robot.fault, self._rig.policy.fault = SOUND, None
+            self._recover(tick, t)
+
+    def _observe(self, tick: Tick, t: float) -> None:
+        trial, expect, state = self._trial, self._expect, self.robot.arrived
+        if tick.severity >= Severity.HOLD or tick.mode != Mode.RUN:
+            self._tripped(t, tick.cause.value)
+        if expect is None or state is None:
+            return
+        limits = self._rig.controller.limits
+        if expect.due is not None and trial.detected_s is None:
+            if not expect.due(Sight(state, tick.age_s, self._rig.robot.joint_pos, limits)):
+                # Over before it had to be noticed.
+                trial.due_s = (
+                    trial.due_s if trial.due_s is not None and t - trial.due_s > expect.within(limits) else None
+                )
+            elif trial.due_s is None:
+                trial.due_s = t
+        if expect.by == "runtime":
+            noticed = tick.cause in expect.causes and tick.severity >= expect.severity
+        else:
+            noticed = expect.by == "filter" and bool(tick.modified[_BOUNDS, :].any())
+        if noticed and trial.detected_s is None:
+            trial.detected_s = t
+        if tick.mode in _DAMPED and (tick.command.kp.any() or tick.command.effort.any()):
+            trial.violations.append(f"stiff in mode {tick.mode.value}")
+
+    def _on_step(self) -> None:
+        if self._rig.robot.damping and (self._expect is None or self._expect.by == "robot"):
+            t = self._rig.robot.time_s - self._start_s
+            self._tripped(t, "expired")
+            if self._trial.detected_s is None:
+                self._trial.detected_s = t
+
+    def _tripped(self, t: float, cause: str) -> None:
+        if self._trial.tripped_s is None:
+            self._trial.tripped_s, self._trial.cause = t, cause
+
+    def _recover(self, tick: Tick, t: float) -> None:
+        """What an operator does next. A robot that has no stance to return to is left where it lies."""
+        rig, trial = self._rig, self._trial
+        operate(rig.controller, tick)
+        fallen = (
+            rig.spec.floating_base
+            and not rig.robot.suspended
+            and (tick.mode != Mode.RUN or tilt_rad(rig) > UPRIGHT_RAD)
+        )
+        patience_s = WATCH_S + rig.controller.limits.profile.stand_duration_s + RECOVER_S
+        if fallen or tick.mode == Mode.RUN or t > patience_s:
+            trial.recovered = tick.mode == Mode.RUN and not fallen
+            self.robot.closed = True
+
+
+def begin(rig: Rig, fault: Fault, rng: np.random.Generator) -> tuple[ProcessClock, FaultyRobot]:
+    """The fault strikes with the next tick."""
+    rig.clock.advance(rig.controller.loop_period_s)
+    rig.robot.advance()
+    clock = ProcessClock(rig.clock, fault.clock_jump_s)
+    robot = FaultyRobot(rig, clock, fault)
+    policy_fault = fault.policy
+    if policy_fault is not None:
+        rig.policy.fault = lambda evaluate: robot.mortal(lambda: policy_fault(evaluate, rig.stall))
+    if fault.body is not None:
+        fault.body(rig.robot, rng)
+    return clock, robot
+
+
+def run_bare(rig: Rig, fault: Fault, rng: np.random.Generator) -> Peaks:
+    """The same without a safety filter: policy to motors, no check, no bound, and commands that never expire.
+
+    As in runners that have none: an exception ends the process, and the motors go on with what they were told last.
+    """
+    peaks = Peaks()
+    limits, contract = rig.controller.limits, rig.bundle.contract
+    runner = PolicyRunner(rig.policy, contract)  # type: ignore[arg-type]
+    state = rig.robot.read()
+    assert state is not None
+    runner.start(state, _values(rig.command(rig.clock.now_s)))
+    clock, robot = begin(rig, fault, rng)
+    peaks.watch(rig.robot)
+    start_s, zero, target = clock.now(), np.zeros(limits.n_joints), None
+    every = round(limits.control_period_s / limits.loop_period_s)
+    try:
+        for k in range(round(WATCH_S / limits.loop_period_s)):
+            clock.sleep_until(start_s + k * limits.loop_period_s)
+            state = robot.read()
+            if state is not None and k % every == 0:
+                command = rig.command(clock.now())
+                said = fault.said(command) if command is not None and fault.said is not None else command
+                target = runner.step(state, _values(said), target).target
+            if target is not None:
+                with suppress(ContractError):  # the robot refuses what is no number
+                    robot.write(
+                        JointCommand(np.asarray(target, np.float64), zero, zero, limits.kp, limits.kd, 0.0, np.inf)
+                    )
+    except (ProcessDied, OSError, ArithmeticError, ValueError):
+        pass
+    rig.stall(start_s + WATCH_S - rig.clock.now_s)
+    return peaks
+
+
+def violation(command: JointCommand, limits: SafetyLimits, spec: RobotSpec) -> str:
+    """What is wrong with a command; empty if nothing is."""
+    try:
+        check_command(command, spec)
+    except InvalidCommand as error:
+        return str(error)
+    stiff = command.kp > 0
+    outside = stiff & ((command.position < limits.soft_lower) | (command.position > limits.soft_upper))
+    if outside.any():
+        joint = int(outside.argmax())
+        return f"{spec.joints[joint].name}: position {command.position[joint]} is outside the soft limits"
+    if (command.kp > limits.kp).any():
+        return f"kp {command.kp} exceeds the trained {limits.kp}"
+    life_s = command.expires_s - command.stamp_s
+    return f"lives {life_s} s, longer than {limits.time_to_live_s} s" if life_s > limits.time_to_live_s + 1e-9 else ""
+
+
+def tilt_rad(rig: Rig) -> float:
+    """True angle between the root body's and the world's up."""
+    up = rig.robot.data.body(rig.spec.root_body).xmat.reshape(3, 3)[2, 2]
+    return float(np.arccos(np.clip(up, -1.0, 1.0)))
+
+
+def judge(trial: Trial, expect: Expect | None, limits: SafetyLimits) -> str:
+    """What the trial shows to be wrong with the runtime; empty if all is well."""
+    if trial.violations:
+        return f"{len(trial.violations)} commands outside limits, first: {trial.violations[0]}"
+    if expect is None:
+        return f"not tolerated: {trial.cause} after {trial.tripped_s:.3f} s" if trial.tripped_s is not None else ""
+    if expect.due is not None and trial.due_s is None:
+        return ""
+    if trial.detected_s is None:
+        return f"not detected; tripped by {trial.cause}" if trial.cause else "not detected"
+    late_s = latency_s(trial) - (expect.within(limits) + limits.loop_period_s)
+    return f"detected {late_s:.4f} s too late" if late_s > 1e-6 else ""
+
+
+def latency_s(trial: Trial) -> float:
+    """From when it could be noticed to when it was."""
+    assert trial.detected_s is not None
+    return trial.detected_s - (trial.due_s or 0.0)
+
+
+def _values(command: Command | None) -> NDArray[np.float32] | None:
+    return None if command is None else command.values
