@@ -125,15 +125,26 @@ def message_class(descriptor_set: bytes, name: str) -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
 
 
+def messages(tick: Tick, state: NumpyState | None, sent: JointCommand) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(topic, fields) of each message of a tick, as plain numbers, texts and lists; arrays that there are not are left
+    out."""
+    for topic, source, more in _sources(tick, state, sent):
+        values: dict[str, Any] = {"t_s": tick.now_s}
+        for name, many, read in _READERS[topic]:
+            value = more[name] if name in more else getattr(source, name)
+            if value is not None:
+                values[name] = read(value)
+            elif not many:
+                values[name] = math.nan
+        yield topic, values
+
+
 class Encoder:
-    """Ticks as bytes, one part per message. Holds no state between ticks."""
+    """Ticks as bytes. Holds no state between ticks."""
 
     def __init__(self) -> None:
-        self._classes = {topic: message_class(descriptors(topic), type_name(topic)) for topic in TOPICS}
-        self._numbers = {topic: number for number, topic in enumerate(TOPICS)}
-        self._readers = {
-            topic: [(name, _reader(kind, many)) for name, (kind, many) in fields.items()]
-            for topic, fields in TOPICS.items()
+        self._classes = {
+            topic: (number, message_class(descriptors(topic), type_name(topic))) for number, topic in enumerate(TOPICS)
         }
 
     def encode(
@@ -141,15 +152,9 @@ class Encoder:
     ) -> bytes:
         """The `number`-th tick; `trip` names what tripped in it."""
         parts = []
-        for topic, source, more in _sources(tick, state, sent):
-            values: dict[str, Any] = {"t_s": tick.now_s}
-            for name, read in self._readers[topic]:
-                value = more[name] if name in more else getattr(source, name)
-                if value is not None:
-                    values[name] = read(value)
-                elif not TOPICS[topic][name][1]:
-                    values[name] = math.nan
-            parts.append((self._numbers[topic], self._classes[topic](**values).SerializeToString()))
+        for topic, values in messages(tick, state, sent):
+            topic_number, kind = self._classes[topic]
+            parts.append((topic_number, kind(**values).SerializeToString()))
         return LogRecord(number, stamp_ns, trip, tuple(parts)).to_bytes()
 
 
@@ -186,3 +191,9 @@ def _text(value: Any) -> str:
         return value.name.lower() if isinstance(value, IntEnum) else value.value
     # Words of a policy's error may be no Unicode.
     return value.encode("utf-8", "replace").decode()
+
+
+_READERS = {
+    topic: [(name, many, _reader(kind, many)) for name, (kind, many) in fields.items()]
+    for topic, fields in TOPICS.items()
+}
