@@ -128,10 +128,13 @@ def ticks_to_trip(check: Check, limits: SafetyLimits) -> int:
     return max(check.ticks, math.ceil(check.lasts(limits.profile) / limits.loop_period_s - 1e-9))
 
 
-def judge(reading: Reading, counts: tuple[int, ...]) -> tuple[Severity, Cause, float, tuple[int, ...]]:
-    """Run CHECKS: worst severity, its cause, its margin (the least margin if nothing tripped), and the new counts."""
+def judge(
+    reading: Reading, counts: tuple[int, ...]
+) -> tuple[Severity, Cause, float, tuple[int, ...], tuple[float | None, ...]]:
+    """Run CHECKS: worst severity, its cause, its margin (the least margin if nothing tripped), the new counts, and the
+    margin of each check."""
     severity, cause, margin, least = Severity.OK, Cause.NONE, 1.0, 1.0
-    after = []
+    after, values = [], []
     measure, value = None, None
     for check, count in zip(CHECKS, counts, strict=True):
         # Lines that differ only in how long something must last follow one another, and measure it once.
@@ -150,4 +153,5 @@ def judge(reading: Reading, counts: tuple[int, ...]) -> tuple[Severity, Cause, f
             if check.severity > Severity.WARN and value < least:
                 least = value
         after.append(count)
-    return severity, cause, least if severity == Severity.OK else margin, tuple(after)
+        values.append(value)
+    return severity, cause, least if severity == Severity.OK else margin, tuple(after), tuple(values)

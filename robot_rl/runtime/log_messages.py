@@ -3,8 +3,9 @@
     /state     what was measured                         /command   what was sent to the robot
     /health    temperatures, battery, motor errors       /filtered  what the safety filter asked for, where the driver
     /operator  what the operator had asked for                      sent something else
-    /action    what the policy said, when it was asked   /mode      mode, cause, margins, what the filter changed
-                                                         /timing    where the time went
+    /action    what the policy said, when it was asked   /mode      mode, cause, what the filter changed
+    /margins   of each check: 1 far away, 0 at its       /timing    where the time went
+               threshold, NaN where it does not apply
 
 Fields are those of the runtime's own dataclasses, read from their types: a field that is added to Tick is in the next
 log. Every message carries `t_s`, the loop's monotonic clock. An array that there is not is empty, a number NaN.
@@ -27,6 +28,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from robot_rl.contract import STATE_FIELDS, JointCommand, NumpyState
+from robot_rl.runtime.checks import CHECKS
 from robot_rl.runtime.log_record import LogRecord
 from robot_rl.runtime.policy_runner import PolicyStep
 from robot_rl.runtime.safety import MODIFICATIONS
@@ -68,7 +70,7 @@ def _proto_type(hint: Any, where: str) -> tuple[int, bool]:
         types_of = {"f": _Proto.TYPE_DOUBLE, "i": _Proto.TYPE_INT64, "b": _Proto.TYPE_BOOL}
         return (_Proto.TYPE_FLOAT if scalar is np.float32 else types_of[kind]), True
     if get_origin(hint) is tuple:
-        return _proto_type(get_args(hint)[0], where)[0], True
+        return _proto_type(_without_none(get_args(hint)[0]), where)[0], True
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _Proto.TYPE_STRING, False
     if hint in _SCALARS:
@@ -76,8 +78,15 @@ def _proto_type(hint: Any, where: str) -> tuple[int, bool]:
     raise TypeError(f"{where} of type {hint} cannot be logged; valid: numbers, texts, enums, arrays and tuples of them")
 
 
+MARGINS: dict[str, int] = {}
+"""What is measured -> the first check that looks at it."""
+for _number, _check in enumerate(CHECKS):
+    _name = _check.margin.__name__
+    MARGINS.setdefault(_check.cause.value if _name == "<lambda>" else _name, _number)
 _TICK = fields_of(Tick)
 _TIMES = {name: kind for name, kind in _TICK.items() if name.endswith("_s") and name != "now_s"}
+_ELSEWHERE = ("now_s", "applied", "modified", "margins")
+"""Fields of Tick that are elsewhere, or go by other names."""
 _NESTED = {
     name: hint
     for name, hint in ((n, _without_none(h)) for n, h in get_type_hints(Tick).items())
@@ -91,9 +100,10 @@ TOPICS: dict[str, Fields] = {
     "/filtered": fields_of(JointCommand),
     "/action": {**fields_of(PolicyStep), "applied": _TICK["applied"]},
     "/mode": {
-        **{n: kind for n, kind in _TICK.items() if n not in _TIMES and n not in ("now_s", "applied", "modified")},
+        **{n: kind for n, kind in _TICK.items() if n not in _TIMES and n not in _ELSEWHERE},
         **{f"modified_{reason}": _FLAGS for reason in MODIFICATIONS},
     },
+    "/margins": dict.fromkeys(MARGINS, _NUMBER),
     "/timing": _TIMES,
     **{f"/{name}": fields_of(hint) for name, hint in _NESTED.items()},
 }
@@ -168,6 +178,7 @@ def _sources(tick: Tick, state: NumpyState | None, sent: JointCommand) -> Iterat
     if tick.policy is not None:
         yield "/action", tick.policy, {"applied": tick.applied}
     yield "/mode", tick, {f"modified_{r}": flags for r, flags in zip(MODIFICATIONS, tick.modified, strict=True)}
+    yield "/margins", None, {name: tick.margins[number] for name, number in MARGINS.items()}
     yield "/timing", tick, {}
     for name in _NESTED:
         if (nested := getattr(tick, name)) is not None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.errors import ConfigError
-from robot_rl.runtime.checks import CHECKS, Cause
+from robot_rl.runtime.checks import Cause
 from robot_rl.runtime.controller import Controller, Tick
 from robot_rl.runtime.log_messages import TOPICS, Encoder, descriptors, type_name
 from robot_rl.runtime.log_ring import CAPACITY, LogRing
@@ -144,7 +144,6 @@ def describe(controller: Controller) -> dict[str, str]:
         "robot": controller.robot.name,
         "loop_period_s": repr(controller.loop_period_s),
         "safety_profile": json.dumps(dataclasses.asdict(limits.profile)),
-        "checks": json.dumps(list(dict.fromkeys(check.cause.value for check in CHECKS))),
         "host": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }

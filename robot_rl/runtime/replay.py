@@ -24,6 +24,7 @@ from robot_rl.contract.spec import dataclass_from
 from robot_rl.errors import LogError
 from robot_rl.robots import RobotSpec, SafetyProfile
 from robot_rl.runtime.controller import Controller, Request
+from robot_rl.runtime.interface import Health
 from robot_rl.runtime.log_messages import messages
 from robot_rl.runtime.log_reader import Log
 from robot_rl.runtime.modes import Mode
@@ -257,7 +258,16 @@ def _step(controller: Controller, rows: dict[str, Message]) -> Tick:
         controller.request(Request.ESTOP)
     controller.feed_deadman(now_s - said["deadman_age_s"])
     command = Command(said["command"], said["command_stamp_s"]) if said["command"].size else None
-    return controller.step(_state(rows.get("/state")), command, now_s)
+    return controller.step(_state(rows.get("/state")), command, now_s, health=_health(rows.get("/health")))
+
+
+def _health(message: Message | None) -> Health | None:
+    if message is None:
+        return None
+    values = {field.name: message[field.name] for field in dataclasses.fields(Health)}
+    # What a robot does not know is recorded as an empty array, or as NaN.
+    empty = [name for name, value in values.items() if np.size(value) == 0 or (np.ndim(value) == 0 and value != value)]
+    return Health(**{**values, **dict.fromkeys(empty)})
 
 
 def _state(message: Message | None) -> NumpyState | None:
@@ -270,8 +280,12 @@ def _state(message: Message | None) -> NumpyState | None:
 def _compare(result: Replay, rows: dict[str, Message], tick: Tick, joints: tuple[str, ...]) -> None:
     mode = rows["/mode"]
     computed = dict(messages(tick, None, tick.command))
-    command = rows.get("/filtered") or rows["/command"]
-    for prefix, recorded, replayed in (("", mode, computed["/mode"]), ("command/", command, computed["/command"])):
+    recorded_rows = {
+        "": (mode, computed["/mode"]),
+        "margin/": (rows["/margins"], computed["/margins"]),
+        "command/": (rows.get("/filtered") or rows["/command"], computed["/command"]),
+    }
+    for prefix, (recorded, replayed) in recorded_rows.items():
         for name, value in replayed.items():
             # The words of a note may be those of another version, or of a policy that failed.
             if name not in ("t_s", "note"):

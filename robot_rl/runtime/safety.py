@@ -72,6 +72,8 @@ class Verdict:
     """(len(MODIFICATIONS), n_joints) what was changed in this tick."""
     tier: BackupTier | None = None
     """The backup that a soft trip falls to."""
+    margins: tuple[float | None, ...] = ()
+    """Of each entry of CHECKS; None where it does not apply in this tick."""
 
 
 def filter_command(
@@ -122,7 +124,7 @@ def filter_command(
         health=health,
         health_age_s=None if health is None else stamp_s - health.stamp_s,
     )
-    severity, cause, margin, counts = judge(reading, memory.counts)
+    severity, cause, margin, counts, margins = judge(reading, memory.counts)
     measured = believed or memory.measured
     # A recovery policy has limits of its own.
     limiter = memory.limiter if memory.limiter.limits is limits else TargetLimiter(limits)
@@ -155,7 +157,7 @@ def filter_command(
         reference=reference,
         applied=applied,
     )
-    return command, Verdict(severity, cause, margin, modified, tier), memory
+    return command, Verdict(severity, cause, margin, modified, tier, margins), memory
 
 
 def believable(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMemory) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand
 from robot_rl.runtime.checks import Cause, Severity
+from robot_rl.runtime.interface import Health
 from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.policy_runner import PolicyStep
 
@@ -44,6 +45,8 @@ class Tick:
     severity: Severity
     """Of this tick's checks alone."""
     margin: float
+    margins: tuple[float | None, ...]
+    """Of each entry of CHECKS; None where it does not apply in this tick."""
     age_s: float
     """Measured age of the state; infinite without one."""
     policy: PolicyStep | None
@@ -53,6 +56,8 @@ class Tick:
     modified: NDArray[np.bool_]
     """(len(MODIFICATIONS), n_joints) what the safety filter changed."""
     operator: OperatorInput
+    health: Health | None
+    """What the robot had said of its own condition."""
     note: str
     """A refused request, an ignored command or the policy's error, in words; empty if there is none."""
     policy_s: float

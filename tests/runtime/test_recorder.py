@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from robot_rl.bundle.load import load_bundle
 from robot_rl.contract import RobotState
 from robot_rl.errors import ConfigError
+from robot_rl.runtime import margins
+from robot_rl.runtime.checks import CHECKS
 from robot_rl.runtime.controller import Request, Tick
 from robot_rl.runtime.log_messages import TOPICS, Encoder
 from robot_rl.runtime.log_reader import read_log
@@ -67,8 +70,18 @@ def test_every_number_is_read_back_bit_for_bit(flight: Flight, folder: Path) -> 
 
 def test_every_field_of_a_tick_is_in_the_log() -> None:
     known = {name for fields in TOPICS.values() for name in fields} | {topic.strip("/") for topic in TOPICS}
-    known |= {"now_s", "policy"} | {"modified" for name in known if name.startswith("modified_")}
+    known |= {"now_s", "policy", "health"} | {"modified" for name in known if name.startswith("modified_")}
     assert {field.name for field in dataclasses.fields(Tick)} <= known
+
+
+def test_margins_are_recorded_by_the_name_of_what_is_measured(flight: Flight, folder: Path) -> None:
+    numbers = {check.margin: number for number, check in enumerate(CHECKS)}
+    for (tick, _, _), message in zip(flight.rows, read_log(folder / "log.mcap").messages["/margins"], strict=True):
+        assert message["state_damp"] == tick.margins[numbers[margins.state_damp]]
+        assert message["joint_vel"] == tick.margins[numbers[margins.joint_vel]]
+        assert message["operator_stop"] == 1.0
+        # The hand has no IMU, so nothing is known of its tilt.
+        assert math.isnan(message["tilt"])
 
 
 def test_what_is_not_finite_keeps_its_sign_and_kind(flight: Flight, folder: Path, tmp_path: Path) -> None:
