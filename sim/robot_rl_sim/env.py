@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_rl.algorithms.compiling import compiled
+from robot_rl.contract import RobotState
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
@@ -232,6 +233,27 @@ class SimVecEnv:
         self._inputs["command"] = command.to(self._inputs["command"]).expand_as(self._inputs["command"]).clone()
         self._obs = self._encode(self._inputs)
         return self._obs.clone()
+
+    def measure(self) -> RobotState[Tensor]:
+        """What all robots' sensors read now: joints, and what the policy's contract names."""
+        return self._sensors.read(self._generator)
+
+    def place(self, qpos: Tensor, qvel: Tensor, target: Tensor) -> None:
+        """Put all worlds into states (n, nq) and (n, nv) in which their servos hold `target` (n, n_joints), rad; what
+        their episodes drew stays."""
+        self.sim.set_state(self._all, qpos, qvel)
+        self._sensors.reset(self._all)
+        if self._latency:
+            self._latency.reset(self._all, target)
+
+    @_one_torch_thread()
+    def drive(self, target: Tensor) -> Tensor:
+        """Physics for one control period towards joint targets (n, n_joints), rad, with the errors of the episodes' own
+        servos, but without the task: no pushes, no reward, no new episodes. Returns which worlds failed (n,)."""
+        failed = self._advance(self._servo_targets(target))
+        if self._trace is not None:
+            self._sensors.update(self._trace)
+        return failed
 
     def dump_failures(self, folder: Path, task: str, seed: int, backend: str) -> list[Path]:
         """See robot_rl.env.DumpingVecEnv. Of many failures since the last call, the last few."""

@@ -1,0 +1,1 @@
+"""How often each backup saves the robot, from states in which policies fail: `robot-rl backup-report`."""
