@@ -108,6 +108,7 @@ class PolicyNode(LifecycleNode):
             kind = Twist if values["cmd_vel"] == "twist" else TwistStamped
             self.create_subscription(kind, "cmd_vel", self._on_twist, ros_compat.COMMAND_QOS)
         self._mode = self.create_publisher(String, "~/mode", ros_compat.LATCHED_QOS)
+        self._tell_mode()
         for request in Request:
             # rclpy awaits a coroutine, but its types do not say so.
             callback: Any = functools.partial(self._on_request, request)
@@ -193,6 +194,7 @@ class PolicyNode(LifecycleNode):
         finally:
             self._running = False
             self._tick = None
+            self._tell_mode()
             if self._recorder is not None:
                 self._recorder.close()
             self._answer(Answer(False, "the control loop has ended"))
@@ -202,6 +204,13 @@ class PolicyNode(LifecycleNode):
         self._next_status_s = time.monotonic() + STATUS_PERIOD_S
         level, summary, values = self._describe()
         self._status.publish(status_message(self.get_name(), "policy", self.spec.name, level, summary, values))
+
+    @property
+    def _mode_name(self) -> str:
+        return "none" if self._tick is None else self._tick.mode.value
+
+    def _tell_mode(self) -> None:
+        self._mode.publish(String(data=self._mode_name))
 
     def _make_controller(self) -> Controller:
         assert self._bundle is not None
@@ -226,14 +235,14 @@ class PolicyNode(LifecycleNode):
             self._next_rival_s = now + RIVAL_PERIOD_S
             self.problem = ros_compat.publisher_problem(self, COMMAND_TOPIC, ros_compat.COMMAND_QOS) or ""
         if changed:
-            self._mode.publish(String(data=tick.mode.value))
+            self._tell_mode()
         if changed or now >= self._next_status_s:
             self.publish_status()
 
     def _describe(self) -> tuple[Level, str, dict[str, Any]]:
         tick, robot = self._tick, self._robot
         values: dict[str, Any] = {
-            "mode": "none" if tick is None else tick.mode.value,
+            "mode": self._mode_name,
             "cause": "none" if tick is None else tick.cause.value,
             "problem": self.problem,
             "bundle": self._bundle_path,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +147,10 @@ def run_node(main: Callable[[], int]) -> int:
     except RobotRLError as error:
         print(f"{os.path.basename(sys.argv[0])}: {error}", file=sys.stderr)
         return 1
+    finally:
+        # Launch repeats the terminal's Ctrl-C: it must not turn a clean end into a death.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

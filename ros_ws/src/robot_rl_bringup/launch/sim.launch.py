@@ -7,7 +7,7 @@
 Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, then `stand`, then `run`.
 """
 
-from launch.actions import DeclareLaunchArgument, Shutdown
+from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -44,7 +44,6 @@ def generate_launch_description() -> LaunchDescription:
                 name="watchdog",
                 output="screen",
                 parameters=[params, {"robot": robot}],
-                on_exit=Shutdown(),
             ),
             LifecycleNode(
                 package="robot_rl_bridge",
@@ -53,7 +52,6 @@ def generate_launch_description() -> LaunchDescription:
                 namespace="",
                 output="screen",
                 parameters=[params, {"bundle": bundle, "robot": robot, "log": log}],
-                on_exit=Shutdown(),
             ),
         ]
     )
