@@ -67,6 +67,7 @@ TRUSTED_AFTER: dict[Cause, Information] = {
     Cause.CLOCK: Information.NOTHING,
     Cause.STATE_INVALID: Information.NOTHING,
     Cause.STATE_JUMP: Information.NOTHING,
+    Cause.STATE_FROZEN: Information.NOTHING,
     # A soft trip comes while the last state is young. Joints that are held stay where they were; a base does not.
     Cause.STATE_STALE: Information.JOINTS,
     Cause.COMM_LOSS: Information.JOINTS,

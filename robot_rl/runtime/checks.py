@@ -35,6 +35,7 @@ class Cause(str, Enum):
     STATE_STALE = "state_stale"
     STATE_INVALID = "state_invalid"
     STATE_JUMP = "state_jump"
+    STATE_FROZEN = "state_frozen"
     TILT = "tilt"
     BASE_ANG_VEL = "base_ang_vel"
     JOINT_LIMIT = "joint_limit"
@@ -58,9 +59,9 @@ class Cause(str, Enum):
 
 LATCHED = frozenset(
     {
-        Cause.OPERATOR_STOP, Cause.CLOCK, Cause.STATE_INVALID, Cause.STATE_JUMP, Cause.TILT, Cause.BASE_ANG_VEL,
-        Cause.JOINT_LIMIT, Cause.JOINT_VEL, Cause.JOINT_EFFORT, Cause.TEMPERATURE, Cause.BATTERY, Cause.MOTOR_ERROR,
-        Cause.COMM_LOSS, Cause.POLICY_ERROR, Cause.POLICY_INVALID,
+        Cause.OPERATOR_STOP, Cause.CLOCK, Cause.STATE_INVALID, Cause.STATE_JUMP, Cause.STATE_FROZEN, Cause.TILT,
+        Cause.BASE_ANG_VEL, Cause.JOINT_LIMIT, Cause.JOINT_VEL, Cause.JOINT_EFFORT, Cause.TEMPERATURE, Cause.BATTERY,
+        Cause.MOTOR_ERROR, Cause.COMM_LOSS, Cause.POLICY_ERROR, Cause.POLICY_INVALID,
     }
 )  # fmt: skip
 """After these somebody must look at the robot: DAMP becomes FAULT. The others are cured by a new request to stand."""
@@ -92,6 +93,8 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.OVERRUN, Severity.HOLD, 3, margins.late),
     Check(Cause.OVERRUN, Severity.WARN, 1, margins.late),
     Check(Cause.OVERRUN, Severity.HOLD, 1, margins.very_late),
+    # The last command has expired and the robot damps: nobody but the operator may make it stiff again.
+    Check(Cause.OVERRUN, Severity.DAMP, 1, margins.too_late),
     Check(Cause.STATE_STALE, Severity.DAMP, 1, margins.state_damp),
     Check(Cause.STATE_STALE, Severity.HOLD, 1, margins.state_hold),
     Check(Cause.STATE_INVALID, Severity.DAMP, 2, margins.state_valid),
@@ -102,6 +105,7 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.JOINT_LIMIT, Severity.DAMP, 1, margins.joint_limit, release=0.1),
     Check(Cause.JOINT_VEL, Severity.DAMP, 4, margins.joint_vel, release=0.1),
     Check(Cause.JOINT_VEL, Severity.HOLD, 2, margins.joint_vel, release=0.1),
+    Check(Cause.STATE_FROZEN, Severity.DAMP, 1, margins.state_frozen),
     Check(Cause.JOINT_EFFORT, Severity.DAMP, 2, margins.joint_effort, 0.1, lambda p: 2.0 * p.effort_trip_s),
     Check(Cause.JOINT_EFFORT, Severity.HOLD, 2, margins.joint_effort, 0.1, lambda p: p.effort_trip_s),
     Check(Cause.TEMPERATURE, Severity.HOLD, 2, margins.temperature, release=0.05),

@@ -55,6 +55,10 @@ def very_late(reading: Reading) -> float | None:
     return _lateness(reading, reading.limits.profile.overrun_hold_periods)
 
 
+def too_late(reading: Reading) -> float | None:
+    return below(reading.interval_s, reading.limits.time_to_live_s)
+
+
 def deadman(reading: Reading) -> float | None:
     return below(reading.deadman_age_s, reading.limits.profile.deadman_s)
 
@@ -74,6 +78,10 @@ def state_valid(reading: Reading) -> float | None:
 
 def state_jump(reading: Reading) -> float | None:
     return below(reading.jump, 1.0)
+
+
+def state_frozen(reading: Reading) -> float | None:
+    return below(reading.frozen, 1.0)
 
 
 def _tilt(reading: Reading, share: float) -> float | None:

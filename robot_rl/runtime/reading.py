@@ -65,6 +65,8 @@ class Reading:
     state_valid: bool
     jump: float | None
     """Change since the last believed measurement, as a share of the largest possible one."""
+    frozen: float | None
+    """How long a sensor has repeated itself, as a share of what proves it frozen."""
     measured: Measurement | None
     """The state, if it is valid and no jump."""
     health: Health | None

@@ -20,6 +20,7 @@ from robot_rl.runtime.backups import choose, trusted
 from robot_rl.runtime.checks import CHECKS, Cause, Reading, Severity, Target, judge
 from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
+from robot_rl.runtime.liveness import Liveness
 from robot_rl.runtime.measurement import Measurement, jump, measure
 from robot_rl.runtime.target_limiter import MODIFICATIONS, TargetLimiter
 
@@ -41,6 +42,7 @@ class SafetyMemory:
     """(len(MODIFICATIONS), n_joints) targets changed so far, by reason and joint."""
     limiter: TargetLimiter
     """What is done to a target, with its working memory, in which nothing is kept."""
+    liveness: Liveness
     now_s: float = 0.0
     """Time of the last tick with a sane clock."""
     ticks: int = 0
@@ -56,7 +58,8 @@ class SafetyMemory:
     @staticmethod
     def start(limits: SafetyLimits) -> SafetyMemory:
         modifications = np.zeros((len(MODIFICATIONS), limits.n_joints), np.int64)
-        return SafetyMemory((0,) * len(CHECKS), modifications, TargetLimiter(limits))
+        liveness = Liveness.start(limits.n_joints)
+        return SafetyMemory((0,) * len(CHECKS), modifications, TargetLimiter(limits), liveness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def filter_command(
     # A robot that is not driven may be moved by hand, or come back after a pause: that is no jump.
     share = None if new is None else jump(new, memory.measured, memory.seen_s, limits) if target is not None else 0.0
     believed = new if share is not None and share <= 1.0 else None
+    liveness = memory.liveness if believed is None else memory.liveness.after(believed, memory.measured, limits)
     reading = Reading(
         limits=limits,
         age_s=age_s if state is not None else math.inf,
@@ -120,6 +124,7 @@ def filter_command(
         state_given=state is not None,
         state_valid=new is not None,
         jump=share,
+        frozen=None if believed is None else liveness.share(limits),
         measured=believed,
         health=health,
         health_age_s=None if health is None else stamp_s - health.stamp_s,
@@ -150,6 +155,7 @@ def filter_command(
         counts=counts,
         modifications=memory.modifications + modified,
         limiter=limiter,
+        liveness=liveness,
         now_s=stamp_s,
         ticks=memory.ticks + 1 if clock_ok else memory.ticks,
         measured=measured,
