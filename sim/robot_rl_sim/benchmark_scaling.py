@@ -68,7 +68,16 @@ def main() -> None:
     while (elapsed := time.perf_counter() - start) < seconds or not steps:
         env.step(actions[steps % len(actions)])
         steps += 1
-    print(json.dumps([steps * num_envs / elapsed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+    print(json.dumps([steps * num_envs / elapsed, _peak_memory_mib()]))
+
+
+def _peak_memory_mib() -> float:
+    """Of this process since it runs this program. On Linux, ru_maxrss includes what its parent had when it forked."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def plot(path: Path, rates: dict[tuple[str, int], float], memory: dict[tuple[str, int], float]) -> None:
@@ -85,7 +94,7 @@ def plot(path: Path, rates: dict[tuple[str, int], float], memory: dict[tuple[str
             axes.plot(sizes, [values[task, size] for size in sizes], marker="o", label=task)
         axes.set_xscale("log", base=2)
         axes.set_xticks(SIZES, [str(size) for size in SIZES])
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(values.values()))
         axes.set_xlabel("environments")
         axes.set_title(label, loc="left", fontsize=10)
         axes.grid(alpha=0.3)
