@@ -62,6 +62,8 @@ FRANKA_PANDA = RobotSpec(
         # Half of the speed at which the vendor's own monitor stops the arm.
         target_rate_limit_rad_s=tuple(0.5 * speed for _, _, _, speed, *_ in _JOINTS.values()),
         joint_vel_trip_rad_s=tuple(speed for _, _, _, speed, *_ in _JOINTS.values()),
+        # The largest diagonal entries of the mass matrix over all poses. Gravity is the vendor's to carry.
+        joint_inertia_kg_m2=(3.3, 3.3, 1.35, 0.95, 0.14, 0.135, 0.106),
         backup=("hold", "damp"),
         stand_duration_s=4.0,
     ),

@@ -15,6 +15,16 @@ _KP = 3.0
 # With the armature above, kd = 0.1 gives a damping ratio kd / (2 sqrt(kp I)) of 0.75.
 _KD = 0.1
 
+# Largest inertia about a joint over its poses, in the model of the hand: the rotor's and what the joint carries, kg m².
+_INERTIA = {"mcp": 0.0021, "rot": 0.0016, "pip": 0.00155, "dip": 0.00145}
+_THUMB_INERTIA = {"cmc": 0.0021, "axl": 0.0017, "mcp": 0.0017, "ipl": 0.0015}
+
+
+def _inertia(name: str) -> float:
+    finger, joint = name.split("_")
+    return (_THUMB_INERTIA if finger == "th" else _INERTIA)[joint]
+
+
 _H, _S = 0.5, 0.7071067811865476
 
 # name: (lower, upper, default) rad. The default is a half-open hand: every finger can both reach out and curl.
@@ -82,6 +92,9 @@ LEAP_HAND = RobotSpec(
         # Half the servo's no-load speed: beyond it, the torque limit leaves no margin to brake.
         target_rate_limit_rad_s=(_SPEED / 2,) * 16,
         joint_vel_trip_rad_s=(1.2 * _SPEED,) * 16,
+        # Without the braking bound, a target that jumps throws a finger 0.3 rad beyond its limit. What is held adds to
+        # the inertia; braking with half of the torque leaves room for half of it again.
+        joint_inertia_kg_m2=tuple(_inertia(name) for name in _JOINTS),
         backup=("hold", "damp"),
         stand_duration_s=2.0,
     ),

@@ -52,6 +52,13 @@ def _speed(name: str) -> float:
     return 4.0 if name.startswith("rh_TH") else 2.0
 
 
+def _inertia(name: str) -> float:
+    """kg m². Largest about a joint over its poses, in the model of the hand."""
+    if name.startswith("rh_WR"):
+        return 0.0115 if name == "rh_WRJ2" else 0.0064
+    return 0.0006 if name == "rh_LFJ5" else 0.00043
+
+
 _STRAIGHT = (1.0, 0.0, 0.0, 0.0)
 _X, _Y, _Z = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 _MINUS_Y, _MINUS_Z = (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)
@@ -106,6 +113,7 @@ SHADOW_HAND = RobotSpec(
         target_rate_limit_rad_s=tuple(_speed(name) for name in _JOINTS),
         # A servo follows its target with some overshoot; a free fall or a fault goes far beyond.
         joint_vel_trip_rad_s=tuple(3 * _speed(name) for name in _JOINTS),
+        joint_inertia_kg_m2=tuple(_inertia(name) for name in _JOINTS),
         backup=("hold", "damp"),
         stand_duration_s=2.0,
     ),

@@ -97,8 +97,9 @@ class SafetyProfile:
     """Largest inertia that each motor moves, links included: what the braking bound computes with. Empty: no bound."""
     joint_load_nm: tuple[float, ...] = ()
     """Largest static load per joint, such as gravity's, which braking has to carry besides. Empty: none."""
-    brake_effort_share: float = 0.5
-    """Share of the effort limit that the braking bound counts on."""
+    brake_effort_share: float | None = 0.5
+    """Share of the effort limit that the braking bound counts on; None: no bound. What it leaves is for inertia and
+    loads that nobody knew of: with all of it, twice the inertia is beyond what the motor can stop."""
     effort_clamp_share: float | None = None
     """Targets may ask for at most this share of the effort limit at the start of a tick; None: the motor's own limit
     is left to it."""
@@ -128,7 +129,7 @@ class SafetyProfile:
         if any(not (math.isfinite(v) and v >= 0) for v in self.joint_load_nm):
             raise ContractError(f"joint_load_nm must be finite and not negative, got {self.joint_load_nm}")
         for name in ("battery_trip_share", "recoverability_trip", "brake_effort_share", "tilt_warn_share"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= (getattr(self, name) or 0.0) <= 1:
                 raise ContractError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("overrun_warn_periods", "overrun_hold_periods"):
             if not getattr(self, name) > 1:

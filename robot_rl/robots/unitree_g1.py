@@ -55,6 +55,14 @@ _LEFT_ARM = {
     "wrist_pitch": (_M4010, -1.61443, 1.61443, 0.0),
     "wrist_yaw": (_M4010, -1.61443, 1.61443, 0.0),
 }
+# Largest inertia about a joint over its poses with the pelvis held, kg m², in Menagerie's model: that of a swinging
+# limb. A leg that carries the robot moves ten times as much; nothing stops that before a limit but the next step.
+_INERTIA = {
+    "hip_pitch": 0.96, "hip_roll": 0.85, "hip_yaw": 0.23, "knee": 0.145, "ankle_pitch": 0.0101, "ankle_roll": 0.0077,
+    "waist_yaw": 1.25, "waist_roll": 2.0, "waist_pitch": 1.8,
+    "shoulder_pitch": 0.205, "shoulder_roll": 0.187, "shoulder_yaw": 0.046, "elbow": 0.0385,
+    "wrist_roll": 0.0085, "wrist_pitch": 0.0092, "wrist_yaw": 0.0062,
+}  # fmt: skip
 _MIRRORED = {"hip_roll", "hip_yaw", "ankle_roll", "shoulder_roll", "shoulder_yaw", "wrist_roll", "wrist_yaw"}
 """Joints whose axis keeps its direction on the right side, so that a mirrored pose has the opposite sign."""
 
@@ -107,6 +115,9 @@ UNITREE_G1 = RobotSpec(
         target_rate_limit_rad_s=tuple(row[0].speed_rad_s for row in _JOINTS.values()),
         # The vendor's own termination set trips at 10 rad/s; leg swings in training exceed it, so 1.2 × rated.
         joint_vel_trip_rad_s=tuple(1.2 * row[0].speed_rad_s for row in _JOINTS.values()),
+        joint_inertia_kg_m2=tuple(
+            _INERTIA[name.removeprefix("left_").removeprefix("right_").removesuffix("_joint")] for name in _JOINTS
+        ),
         tilt_trip_rad=1.0,
         base_ang_vel_trip_rad_s=6.0,
         backup=("recovery", "damp"),

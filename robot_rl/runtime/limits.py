@@ -297,18 +297,18 @@ def _differences(base: SafetyProfile, changed: SafetyProfile) -> dict[str, Any]:
 
 def _braking(robot: RobotSpec, profile: SafetyProfile, effort: Array) -> tuple[Array | None, Array | None]:
     """(n_joints,) inertia and acceleration that the braking bound computes with; None where it cannot."""
-    if not profile.joint_inertia_kg_m2:
+    share = profile.brake_effort_share
+    if not profile.joint_inertia_kg_m2 or share is None:
         return None, None
     inertia = np.asarray(profile.joint_inertia_kg_m2, np.float64)
     load = np.asarray(profile.joint_load_nm or (0.0,) * len(inertia), np.float64)
-    left = profile.brake_effort_share * effort - load
-    weak = [
-        f"{j.name} ({share:.4g} N m for a load of {carried:.4g})"
-        for j, share, carried in zip(robot.joints, profile.brake_effort_share * effort, load, strict=True)
-        if not carried < share
-    ]
+    left = share * effort - load
+    weak = [j.name for j, torque in zip(robot.joints, left, strict=True) if not torque > 0]
     if weak:
-        raise ConfigError(f"brake_effort_share {profile.brake_effort_share} leaves nothing to brake {', '.join(weak)}")
+        raise ConfigError(
+            f"brake_effort_share {share} of the effort limit, less joint_load_nm, leaves nothing to brake "
+            f"{', '.join(weak)}"
+        )
     return inertia, left / inertia
 
 

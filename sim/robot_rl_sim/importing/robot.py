@@ -107,6 +107,7 @@ def build_robot(
             damping_kd_nms_rad=tuple(damping),
             target_rate_limit_rad_s=tuple(limits.velocity),
             joint_vel_trip_rad_s=tuple(1.5 * v for v in limits.velocity),
+            joint_inertia_kg_m2=tuple(loads.inertia.tolist()),
             tilt_trip_rad=1.0 if base.floating else None,
             base_ang_vel_trip_rad_s=6.0 if base.floating else None,
             backup=("damp",) if base.floating else ("hold", "damp"),
