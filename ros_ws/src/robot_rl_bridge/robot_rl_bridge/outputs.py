@@ -51,16 +51,21 @@ class CommandOutput:
         )
         self._publisher = node.create_publisher(Float64MultiArray, topic, ros_compat.COMMAND_QOS)
 
-    def send(self, command: JointCommand) -> None:
-        """Raises MessageError for a command that no robot should get, without sending anything."""
+    def send(self, command: JointCommand) -> bool:
+        """Whether it was sent: not if it has expired, because this process had to wait for a core, say.
+
+        Raises MessageError for a command that no robot should get, without sending anything.
+        """
+        now = time.monotonic()
+        if command.expires_s <= now:
+            return False
         self._sequence += 1
         self._publisher.publish(
-            converters.command_message(
-                command, self._names, session=self._session, sequence=self._sequence, now_s=time.monotonic()
-            )
+            converters.command_message(command, self._names, session=self._session, sequence=self._sequence, now_s=now)
         )
         if self._mirror.get_subscription_count():
             self._mirror.publish(converters.target_message(command, self._names, time.time()))
+        return True
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -83,8 +88,13 @@ class PositionOutput:
         self._positions = create(kind, self.topic, qos)
         self._gains = [create(Float64MultiArray, t, qos) for t in (STIFFNESS_TOPIC, DAMPING_TOPIC)] if gains else []
 
-    def send(self, command: JointCommand) -> None:
-        """Publish gains, then targets. Without stiffness the target is the pose at which it ended, if that is known."""
+    def send(self, command: JointCommand) -> bool:
+        """Publish gains, then targets. Without stiffness the target is the pose at which it ended, if that is known.
+
+        Returns whether it was sent: not if it has expired.
+        """
+        if command.expires_s <= time.monotonic():
+            return False
         converters.check_command(command, self._names)
         position = command.position
         if not command.kp.any():
@@ -97,6 +107,7 @@ class PositionOutput:
             publisher.publish(Float64MultiArray(data=converters.doubles(values)))
         if position is not None:
             self._positions.publish(self._message(self._names, position, command, self._period_s))
+        return True
 
     def close(self) -> None:
         """Destroy the publishers."""

@@ -122,9 +122,11 @@ class RosRobot:
         return self._state
 
     def write(self, command: JointCommand) -> JointCommand:
-        """Publish. Raises MessageError for a command that no robot should get, without sending anything."""
+        """Publish, unless it has expired. Raises MessageError for a command that no robot should get."""
         assert self._output is not None, "not connected"
-        self._output.send(command)
+        if not self._output.send(command):
+            self.rejected[self.command_topic] += 1
+            self.last_rejection = f"{self.command_topic}: a command expired before it could be sent"
         if self._watchdog:
             self._not_passed = 0 if time.monotonic() - self._passed_s < HEARTBEAT_LOST_S else self._not_passed + 1
         return command

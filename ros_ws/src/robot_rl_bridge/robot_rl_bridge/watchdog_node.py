@@ -11,7 +11,6 @@ is its heartbeat, which the policy node watches. The status goes to /diagnostics
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, cast
 
@@ -85,9 +84,9 @@ class WatchdogNode(Node):
             self.create_subscription(JointState, STATE_TOPIC, self._on_state, ros_compat.SENSOR_QOS)
 
     def serve(self, clock: ros_compat.RosClock) -> None:
-        """Serve callbacks until something is due, and do it."""
-        damping_s = math.inf if self.watchdog.passing else self._next_damping_s
-        clock.sleep_until(min(damping_s, self._next_heartbeat_s, self.watchdog.deadline_s))
+        """Serve callbacks until something is due, at most for one period of the loop, and do it."""
+        due_s = self.watchdog.deadline_s if self.watchdog.passing else self._next_damping_s
+        clock.sleep_until(min(due_s, self._next_heartbeat_s, clock.now() + self.period_s))
         now = clock.now()
         self.watchdog.watch(now)
         self._react(now)
@@ -101,7 +100,7 @@ class WatchdogNode(Node):
             self.publish_status()
 
     def write(self, command: JointCommand) -> JointCommand:
-        """Send to the robot."""
+        """Send to the robot, unless it has expired."""
         self._output.send(command)
         return command
 
