@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from robot_rl.contract import NumpyState, RobotState
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec
-from robot_rl.runtime.checks import CHECKS, Cause, Severity, Target
+from robot_rl.runtime.checks import CHECKS, Cause, Severity, Target, ticks_to_trip
+from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.safety import MODIFICATIONS, SafetyMemory, Verdict, filter_command
+from robot_rl.runtime.workspace import Workspace
 from robot_rl.testing.bundles import TinyPolicy
 from robot_rl.testing.fakes import check_command
 
@@ -41,7 +43,7 @@ class Bench:
         self.tick(target=None)
 
     def tick(self, *, age_s: float = 0.0, target="default", dt: float = DT, missing: bool = False, **more):
-        flags = {k: more.pop(k) for k in ("stop", "deadman_age_s") if k in more}
+        flags = {k: more.pop(k) for k in ("stop", "deadman_age_s", "command_age_s", "health") if k in more}
         self.t += dt
         seen = None if missing else state(self.limits, self.t - age_s, **more)
         if isinstance(target, str):
@@ -291,6 +293,146 @@ def test_a_clock_that_jumps(jump_s: float) -> None:
     assert math.isfinite(bench.command.stamp_s)
 
 
+EFFORT = 0.6 * 0.366
+"""The LEAP hand's effort limit, N m; its check trips at 1.1 of it after 0.2 s, ten ticks."""
+
+
+def test_torque_beyond_the_limit_holds_then_damps() -> None:
+    bench = Bench(LEAP)
+    strong = np.zeros((1, 16))
+    strong[0, 3] = -1.11 * EFFORT
+    seen = [bench.tick(joint_effort=strong) and bench.outcome() for _ in range(20)]
+    hold, damp = (Severity.HOLD, Cause.JOINT_EFFORT), (Severity.DAMP, Cause.JOINT_EFFORT)
+    assert seen == [OK] * 9 + [hold] * 10 + [damp]
+    # It must fall below 0.99 of the limit (0.9 of 1.1), not merely below 1.1 of it.
+    assert bench.tick(joint_effort=strong / 1.11 * 1.05).severity == Severity.DAMP
+    assert bench.tick(joint_effort=strong / 1.11 * 0.98).severity == Severity.OK
+
+
+@pytest.mark.parametrize("effort", [None, np.full((1, 16), 1.09 * EFFORT)])
+def test_torque_that_is_unknown_or_possible_is_fine(effort: np.ndarray | None) -> None:
+    bench = Bench(LEAP)
+    assert all(bench.tick(joint_effort=effort).severity == Severity.OK for _ in range(30))
+
+
+@pytest.mark.parametrize("effort", [np.full((1, 16), np.nan), np.zeros(3), np.array([["a"] * 16])])
+def test_torque_that_cannot_be_read_counts_as_beyond(effort: np.ndarray) -> None:
+    bench = Bench(LEAP)
+    for _ in range(10):
+        bench.tick(joint_effort=effort)
+    assert bench.outcome() == (Severity.HOLD, Cause.JOINT_EFFORT)
+
+
+def health(bench: Bench, **fields: object) -> dict:
+    return {"health": Health(stamp_s=bench.t + DT, **fields)}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "recovered", "cause", "ticks"),
+    [
+        # Released 5 % of the threshold below it.
+        ({"motor_temperature_c": np.full(16, 84.9)}, {"motor_temperature_c": np.full(16, 85.1)},
+         {"motor_temperature_c": np.full(16, 80.7)}, Cause.TEMPERATURE, 2),
+        ({"winding_temperature_c": np.full(16, 119.0)}, {"winding_temperature_c": np.array([25.0] * 15 + [121.0])},
+         {"winding_temperature_c": np.full(16, 110.0)}, Cause.TEMPERATURE, 2),
+        ({"battery_share": 0.21}, {"battery_share": 0.19}, {"battery_share": 0.25}, Cause.BATTERY, 2),
+        ({"battery_share": 1.0}, {"battery_share": math.nan}, {"battery_share": 1.0}, Cause.BATTERY, 2),
+        ({"motor_errors": np.zeros(16, int)}, {"motor_errors": np.eye(16, dtype=int)[2] * 0x20},
+         {"motor_errors": np.zeros(16, int)}, Cause.MOTOR_ERROR, 2),
+        ({"lost_packets": 9}, {"lost_packets": 11}, {"lost_packets": 8}, Cause.COMM_LOSS, 1),
+    ],
+)  # fmt: skip
+def test_health(good: dict, bad: dict, recovered: dict, cause: Cause, ticks: int) -> None:
+    bench = Bench(LEAP)
+    assert all(bench.tick(**health(bench, **good)).severity == Severity.OK for _ in range(3))
+    seen = [bench.tick(**health(bench, **bad)) and bench.outcome() for _ in range(ticks)]
+    assert seen == [OK] * (ticks - 1) + [(Severity.HOLD, cause)]
+    # Hysteresis: just inside the threshold is not enough.
+    if cause in (Cause.TEMPERATURE, Cause.COMM_LOSS) or good == {"battery_share": 0.21}:
+        assert bench.tick(**health(bench, **good)).severity == Severity.HOLD
+    assert bench.tick(**health(bench, **recovered)).severity == Severity.OK
+
+
+@pytest.mark.parametrize("value", [np.zeros(0), "hot", np.array(["a"]), np.full((2, 3), np.nan)])
+def test_health_that_cannot_be_read_is_no_good_health(value: object) -> None:
+    bench = Bench(LEAP)
+    for _ in range(2):
+        bench.tick(**health(bench, motor_temperature_c=value))
+    assert bench.outcome() == (Severity.HOLD, Cause.TEMPERATURE)
+
+
+def test_health_that_is_no_longer_reported_is_a_warning() -> None:
+    bench = Bench(LEAP)
+    report = Health(stamp_s=bench.t, battery_share=0.9)
+    assert bench.tick(health=report).severity == Severity.OK
+    bench.t += 2.0  # the default of health_age_s
+    bench.tick(health=report, dt=DT)
+    assert bench.verdict.cause in (Cause.COMM_LOSS, Cause.OVERRUN)
+    bench.tick(health=report)
+    assert bench.outcome() == (Severity.WARN, Cause.COMM_LOSS)
+
+
+def test_observations_never_seen_in_training() -> None:
+    bench = Bench(LEAP)
+    seen = []
+    # More bad ticks than good ones, never many in a row: 0.5 s is a surplus of 25 ticks.
+    for k in range(120):
+        z = 9.0 if k % 3 == 2 else 11.0
+        seen.append(bench.tick(target=Target(LEAP.default_pos, "policy", obs_z=z)).severity)
+        if seen[-1] == Severity.HOLD:
+            break
+    assert seen[:3] == [Severity.WARN, Severity.WARN, Severity.OK]
+    assert bench.outcome() == (Severity.HOLD, Cause.OBS_OUT_OF_DISTRIBUTION)
+    # Two of three are bad, a surplus of one in three ticks: 1, 2, 1, 2, 3, 2, ... reaches 25 at tick 71.
+    assert len(seen) == 71
+    balanced = Bench(LEAP)
+    assert all(
+        balanced.tick(target=Target(LEAP.default_pos, "policy", obs_z=z)).severity < Severity.HOLD
+        for z in [11.0, 9.0] * 60
+    )
+
+
+def test_a_command_that_expired_is_a_warning() -> None:
+    # The tiny policy's command may be 0.2 s old.
+    bench = Bench(LEAP)
+    assert bench.tick(command_age_s=0.19).severity == Severity.OK
+    bench.tick(command_age_s=0.21)
+    assert bench.outcome() == (Severity.WARN, Cause.COMMAND_EXPIRED)
+    assert bench.tick(command_age_s=None).severity == Severity.OK
+
+
+def test_recoverability() -> None:
+    bench = Bench(LEAP)
+    for value, expected in ((0.51, OK), (0.49, OK), (0.49, (Severity.HOLD, Cause.RECOVERABILITY))):
+        bench.tick(target=Target(LEAP.default_pos, "policy", recoverability=value))
+        assert bench.outcome() == expected
+
+
+def test_a_tip_that_leaves_the_workspace() -> None:
+    tips = Workspace(LEAP_HAND, (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)).tips(LEAP.default_pos)
+    box = {
+        "workspace_low_m": tuple((tips.min(0) - 0.01).tolist()),
+        "workspace_high_m": tuple((tips.max(0) + 0.01).tolist()),
+    }
+    profile = dataclasses.replace(LEAP_HAND.safety, **box)  # type: ignore[arg-type]
+    limits = SafetyLimits.make(LEAP_HAND, TinyPolicy(LEAP_HAND).contract(), DT, profile)
+    bench = Bench(limits)
+    assert bench.tick().severity == Severity.OK
+    bent = limits.default_pos.copy()
+    bent[::4] -= 0.5  # every finger straightens at its base
+    for step in range(4):
+        bench.tick(joint_pos=(limits.default_pos + (step + 1) / 4 * (bent - limits.default_pos))[None])
+    assert bench.outcome() == (Severity.HOLD, Cause.WORKSPACE)
+
+
+def test_how_many_ticks_a_check_takes() -> None:
+    effort = next(c for c in CHECKS if c.cause == Cause.JOINT_EFFORT and c.severity == Severity.HOLD)
+    assert ticks_to_trip(effort, LEAP) == 10  # 0.2 s of 20 ms
+    slow = SafetyLimits.make(LEAP_HAND, TinyPolicy(LEAP_HAND).contract(), 0.05)
+    assert ticks_to_trip(effort, slow) == 4
+    assert ticks_to_trip(CHECKS[0], slow) == 1
+
+
 def test_stop_outranks_everything() -> None:
     bench = Bench(LEAP)
     bench.tick(stop=True, age_s=math.nan, joint_vel=np.full((1, 16), 99.0))
@@ -395,8 +537,9 @@ def test_margin_is_the_least_or_the_causes_own() -> None:
     assert bench.tick(age_s=0.06).margin == pytest.approx(1 - 0.06 / 0.05)
 
 
-def test_every_check_is_reached_by_some_test_of_this_file() -> None:
-    text = Path(__file__).read_text()
+def test_every_check_is_reached_by_some_test_of_the_filter() -> None:
+    files = (Path(__file__), Path(__file__).with_name("test_liveness.py"))
+    text = "".join(file.read_text() for file in files)
     assert {c.cause for c in CHECKS} == {c for c in Cause if c != Cause.NONE and f"Cause.{c.name}" in text}
 
 
@@ -415,8 +558,14 @@ def ticks(draw, robot: RobotSpec):
     result = []
     for _ in range(draw(st.integers(1, 4))):
         fields = {}
-        for name, size in (("joint_pos", n), ("joint_vel", n), ("imu_quat_wxyz", 4), ("imu_ang_vel_b", 3)):
-            if name in limits.state_fields and draw(st.booleans()):
+        for name, size in (
+            ("joint_pos", n),
+            ("joint_vel", n),
+            ("imu_quat_wxyz", 4),
+            ("imu_ang_vel_b", 3),
+            ("joint_effort", n),
+        ):
+            if (name in limits.state_fields or name == "joint_effort") and draw(st.booleans()):
                 fields[name] = draw(vector(size))[None]
         target = None
         if draw(st.integers(0, 4)):
@@ -429,9 +578,16 @@ def ticks(draw, robot: RobotSpec):
                 age_s=draw(ANY),
                 fresh=draw(st.booleans()),
                 failed=draw(st.booleans()),
+                base=draw(st.none() | vector(n)),
+                obs_z=draw(st.none() | ANY),
+                recoverability=draw(st.none() | ANY),
             )
         sane_time = draw(st.booleans())
-        result.append((fields, draw(ANY), draw(ANY), target, sane_time, draw(st.booleans()), draw(st.none() | ANY)))
+        flags = {"stop": draw(st.booleans()), "deadman_age_s": draw(st.none() | ANY)}
+        flags["command_age_s"] = draw(st.none() | ANY)
+        if draw(st.booleans()):
+            flags["health"] = Health(draw(ANY), draw(vector(n)), draw(vector(n)), draw(ANY), draw(vector(n)), 3)
+        result.append((fields, draw(ANY), draw(ANY), target, sane_time, flags))
     return limits, result
 
 
@@ -444,13 +600,13 @@ def test_whatever_comes_in_what_goes_out_is_finite_and_inside_limits(robot: Robo
     t, last = 10.0, None
     # One sane tick first, so that position commands are possible at all.
     _, _, memory = filter_command(state(limits, t), 0.0, None, limits, memory, t)
-    for fields, age_s, now_s, target, sane_time, stop, deadman_age_s in steps:
+    for fields, age_s, now_s, target, sane_time, flags in steps:
         t += DT
         now = t if sane_time else now_s
         seen = dataclasses.replace(state(limits, now - age_s), **fields)
         with np.errstate(all="ignore"):
             command, verdict, memory = filter_command(
-                seen, 0.0 if sane_time else age_s, target, limits, memory, now, stop=stop, deadman_age_s=deadman_age_s
+                seen, 0.0 if sane_time else age_s, target, limits, memory, now, **flags
             )
         check_command(command, robot)
         assert math.isfinite(command.stamp_s)
@@ -461,9 +617,11 @@ def test_whatever_comes_in_what_goes_out_is_finite_and_inside_limits(robot: Robo
         if stiff:
             assert (command.position >= limits.soft_lower).all()
             assert (command.position <= limits.soft_upper).all()
-        if stop or verdict.severity == Severity.DAMP or target is None:
+        if flags["stop"] or verdict.severity == Severity.DAMP or target is None:
             assert not stiff
             np.testing.assert_array_equal(command.kd, limits.damping_kd)
         if stiff and last is not None and target is not None and target.blend >= 1.0:
-            assert (np.abs(memory.reference - last) <= limits.max_step * (1 + 1e-9) + 1e-12).all()
+            # A joint that must brake may be told to within one tick; it is told nothing else faster than its rate.
+            braked = verdict.modified[MODIFICATIONS.index("braking")]
+            assert (braked | (np.abs(memory.reference - last) <= limits.max_step * (1 + 1e-9) + 1e-12)).all()
         last = memory.reference if stiff else None
