@@ -224,12 +224,13 @@ def run(line: Line) -> None:
         line_open = line.master >= 0 and not line.deaf
         ready, _, _ = select.select(watched + ([line.master] if line_open else []), [], [], step_s)
         now_s = time.monotonic()
+        # Packets before watchdogs: what waited while this process did not run was not silence.
+        if line.master in ready:
+            line.serve(now_s)
         if now_s > last_s:
             for servo in line.servos.values():
                 servo.advance(now_s - last_s, now_s - line.last_packet_s)
             last_s = now_s
-        if line.master in ready:
-            line.serve(now_s)
         if line.babbling and line_open:
             line.babble()
         if 0 in ready:

@@ -89,6 +89,7 @@ class LeapHand:
         self._errors = np.zeros(len(self._ids), np.int64)
         self._lost = self._looked = 0
         self._expires_s = math.inf
+        self._spoke_s, self._suspect = time.monotonic(), False
 
     def connect(self) -> None:
         """Open the line, find every servo, prepare it with torque off. Raises BusError naming joints; moves nothing."""
@@ -146,6 +147,7 @@ class LeapHand:
             wrong = [self._names[i] for i in self._ids if i not in condition or not _is_on(condition[i][0], ticks)]
             if wrong:
                 raise BusError(f"torque or watchdog could not be switched on: {', '.join(wrong)}")
+            self._errors &= ~(dxl.RESTARTED | dxl.STOPPED)
 
     def read(self) -> NumpyState | None:
         """Ask every servo; the state is renewed only if all of them answer soundly, and ages otherwise."""
@@ -161,6 +163,7 @@ class LeapHand:
         else:
             # Dated by the question: no servo measured before it.
             self._accept(present, start_s)
+        self._notice_gap()
         with suppress(BusError):
             self._look_closer(present)
         self._report()
@@ -176,11 +179,18 @@ class LeapHand:
     def _present(self) -> dict[int, tuple[bytes, int]]:
         return self._bus.sync_read(self._ids, *dxl.PRESENT)
 
+    def _notice_gap(self) -> None:
+        """Whether this process was kept from speaking for so long that the servos have stopped."""
+        now_s = time.monotonic()
+        self._suspect = self._suspect or (self._torque and now_s - self._spoke_s > self.options.watchdog_s)
+        self._spoke_s = now_s
+
     def _look_closer(self, present: dict[int, tuple[bytes, int]]) -> None:
-        """The condition of every servo that raises an alert, and of one more, in turn."""
+        """The condition of every servo that raises an alert, and of one more, in turn; of all after a gap."""
         alerts = [k for k, i in enumerate(self._ids) if i in present and present[i][1] & ALERT]
         self._looked = (self._looked + 1) % len(self._ids)
-        for k in {*alerts, self._looked}:
+        suspects = range(len(self._ids)) if self._suspect else {*alerts, self._looked}
+        for k in suspects:
             data, _ = self._bus.read(self._ids[k], *dxl.CONDITION)
             error = data[dxl.HARDWARE_ERROR_STATUS[0] - dxl.CONDITION[0]]
             if self._torque:
@@ -189,6 +199,7 @@ class LeapHand:
             if error and error != self._errors[k]:
                 _log.error("%s: %s", self._names[self._ids[k]], dxl.error_words(error))
             self._errors[k] = error
+        self._suspect = False
 
     def _accept(self, present: dict[int, tuple[bytes, int]], stamp_s: float) -> None:
         block, sign = self._block(present), self._sign
@@ -240,6 +251,7 @@ class LeapHand:
             else:
                 sent = self._drive(command)
             self._expires_s = command.expires_s
+            self._notice_gap()
         return sent
 
     def _drive(self, command: JointCommand) -> JointCommand:

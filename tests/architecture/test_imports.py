@@ -36,7 +36,10 @@ ON_A_ROBOT = [
     "robot_rl.commands.verify",
     "robot_rl.commands.deploy",
     "robot_rl.commands.doctor",
+    "robot_rl.commands.wiggle",
     "robot_rl_hardware.mock",
+    "robot_rl_hardware.leap_hand",
+    "robot_rl_hardware.dynamixel_emulator",
 ]
 
 BLOCK = textwrap.dedent(f"""
@@ -85,6 +88,19 @@ def test_every_module_a_robot_needs_imports_without_heavy_packages() -> None:
         print(json.dumps(sorted(heavy & {name.split(".")[0] for name in sys.modules})))
     """
     assert json.loads(run_blocked(program, json.dumps(ON_A_ROBOT), json.dumps(HEAVY))) == []
+
+
+def test_the_drivers_sdk_is_needed_by_its_driver_alone() -> None:
+    unit = Path(__file__).parents[2] / "hardware" / "units" / "leap-example.yaml"
+    program = BLOCK.replace("if name", "if name.startswith(('dynamixel', 'serial')) or name", 1) + textwrap.dedent("""
+        from robot_rl.commands.main import main
+        print(main(["wiggle", "--robot", "leap_hand", "--joints", "if_mcp"]))
+        print(main(["wiggle", "--unit", sys.argv[1], "--yes"]))
+    """)
+    result = subprocess.run([sys.executable, "-c", program, str(unit)], capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-1] == "3", result.stderr
+    assert "\n0\n" in result.stdout
+    assert "pip install 'robot-rl[leap]'" in result.stderr
 
 
 def test_a_policy_is_verified_and_run_without_heavy_packages(tmp_path: Path) -> None:

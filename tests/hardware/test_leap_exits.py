@@ -104,14 +104,17 @@ def test_a_process_that_was_stopped_and_goes_on_tells_that_the_servos_no_longer_
     process = start(
         emulator,
         """
-        drive(1.0)
-        for _ in range(17):
-            hand.read()
+        gap_s, last_s = 0.0, time.monotonic()
+        while gap_s < 0.4:
+            drive(0.01)
+            gap_s, last_s = time.monotonic() - last_s, time.monotonic()
+        hand.read()
         print(sorted(set(hand.health().motor_errors.tolist())), flush=True)
         """,
     )
     os.kill(process.pid, signal.SIGSTOP)
     emulator.wait("watchdogs", [0xFF])
+    time.sleep(0.5)
     os.kill(process.pid, signal.SIGCONT)
     out, _ = process.communicate()
     assert out == "[512]\n"
