@@ -10,7 +10,7 @@ from robot_rl.robots import BackupTier
 from robot_rl.runtime.backups import TIERS
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl_sim.backups.collect import LEADS_S, Trips, collect
-from robot_rl_sim.backups.criterion import Criterion, criterion_of
+from robot_rl_sim.backups.criterion import Criterion, criterion_of, words
 from robot_rl_sim.backups.interval import clopper_pearson
 from robot_rl_sim.backups.roll import roll
 from robot_rl_sim.backups.sources import Source
@@ -91,7 +91,7 @@ def run_report(
         robot, episodes = env.mdp.robot, env.num_envs
         limits = SafetyLimits.make(robot, bundle.contract, bundle.contract.control_period_s)
         judge = criterion_of(robot, env.sim)
-        criterion = judge.words()
+        criterion = words(judge)
         trips = collect(env, bundle.policy, source, limits, seed + k)
         causes[source.name] = trips.causes
         for lead_s in (0.0,) if source.stops else LEADS_S:

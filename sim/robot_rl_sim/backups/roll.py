@@ -12,7 +12,7 @@ from robot_rl.robots import BackupTier
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.ramp import ramp_position
 from robot_rl_sim.backups.collect import Trips
-from robot_rl_sim.backups.criterion import HORIZON_S, LASTING_S, Criterion
+from robot_rl_sim.backups.criterion import HORIZON_S, LASTING_S, Criterion, met
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.motors import GAIN_COLUMNS
 
@@ -39,13 +39,13 @@ def roll(
     steps = round(HORIZON_S / env.policy_io.contract.control_period_s)
     lasting = round(LASTING_S / env.policy_io.contract.control_period_s)
     actor = _Actor(env, tier, limits, recovery)
-    met = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    failed = torch.zeros_like(met)
+    holds = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    failed = torch.zeros_like(holds)
     for step in range(steps):
         failed |= env.drive(actor.target(step))
         if step >= steps - lasting:
-            met &= criterion.met(env.sim)
-    return there, (met & ~failed).cpu()
+            holds &= met(criterion, env.sim)
+    return there, (holds & ~failed).cpu()
 
 
 class _Actor:

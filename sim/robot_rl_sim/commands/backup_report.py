@@ -46,7 +46,7 @@ def run(args: BackupReportArgs) -> Result:
     from robot_rl_sim.backups import page
     from robot_rl_sim.backups.report import run_report
     from robot_rl_sim.backups.sources import Source, sources_for
-    from robot_rl_sim.commands.gate import _training_randomization
+    from robot_rl_sim.commands.gate import training_randomization
     from robot_rl_sim.env import SimVecEnv
     from robot_rl_sim.tasks.assemble import assemble
 
@@ -58,7 +58,7 @@ def run(args: BackupReportArgs) -> Result:
     bundle = load_bundle(args.bundle)
     recovery = None if args.recovery is None else load_bundle(args.recovery)
     task = get_task(bundle.manifest.task)
-    trained = _training_randomization(bundle, task)
+    trained = training_randomization(bundle, task)
     env = task.make_env(
         num_envs=args.episodes, seed=args.seed, randomize=trained, num_threads=args.num_threads, backend="mujoco"
     )

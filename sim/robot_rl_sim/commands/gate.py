@@ -64,7 +64,7 @@ def run(args: GateArgs) -> Result:
     env = task.make_env(
         num_envs=args.episodes,
         seed=args.seed,
-        randomize=_training_randomization(bundle, task),
+        randomize=training_randomization(bundle, task),
         num_threads=args.num_threads,
         backend=backend,
     )
@@ -97,7 +97,7 @@ def _training_backend(bundle: Bundle) -> str:
     return "warp" if str(config.get("env_device", "cpu")).startswith("cuda") else "mujoco"
 
 
-def _training_randomization(bundle: Bundle, task: Task) -> Any:
+def training_randomization(bundle: Bundle, task: Task) -> Any:
     """That of the run, or the task's own where the bundle does not say."""
     from robot_rl.training.config import override_randomization
 
