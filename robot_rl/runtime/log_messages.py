@@ -109,6 +109,9 @@ TOPICS: dict[str, Fields] = {
 }
 """Topic -> fields of its messages, in the order of their numbers, besides `t_s`."""
 
+EVERY_TICK = ("/command", "/mode", "/margins", "/timing", "/operator")
+"""Topics with a message in every tick."""
+
 
 def type_name(topic: str) -> str:
     """Full name of the message type of a topic."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import Contract
 from robot_rl.errors import LogError, RobotRLError
-from robot_rl.runtime.log_messages import TOPICS, message_class
+from robot_rl.runtime.log_messages import EVERY_TICK, TOPICS, message_class
 from robot_rl.runtime.log_writer import FORMAT, METADATA
 
 RECORD_BYTES = 64 * 1024 * 1024
@@ -51,7 +51,8 @@ class Log:
     contract: Contract | None
     messages: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Topic -> messages in the order written: fields by name, arrays as numpy arrays, and `tick`, the number of the
-    tick. Every topic and field of log_messages.TOPICS is there: NaN, empty or "" where the log has none."""
+    tick. Every topic and field of log_messages.TOPICS is there: NaN, empty or "" where the log has none.
+    Every tick is whole."""
     complete: bool = False
     """False: whoever wrote it was killed, or the file was cut."""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -95,8 +96,19 @@ def read_log(
     if reader.metadata.get("format") != FORMAT:
         raise LogError(f"{path} has log format {reader.metadata.get('format')!r}; this code reads {FORMAT!r}")
     return Log(
-        _contract(path, reader.metadata), reader.messages, reader.complete, reader.metadata, tuple(reader.damage)
+        contract=_contract(path, reader.metadata),
+        messages=_whole_ticks(reader.messages),
+        complete=reader.complete,
+        metadata=reader.metadata,
+        damage=tuple(reader.damage),
     )
+
+
+def _whole_ticks(messages: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Without ticks of which a part is missing: where a file was cut or damaged, there are such."""
+    ticks = [{m["tick"] for m in messages[topic]} for topic in EVERY_TICK if messages[topic]]
+    whole = set.intersection(*ticks) if ticks else set()
+    return {topic: [m for m in kept if m["tick"] in whole] for topic, kept in messages.items()}
 
 
 class _Reader:

@@ -12,8 +12,10 @@ import numpy as np
 
 from robot_rl.commands.result import Row
 from robot_rl.errors import MissingDependencyError
+from robot_rl.report import page as report
+from robot_rl.report import plots as shared_plots
 from robot_rl.robots import LEAP_HAND
-from robot_rl_sim import plots, report
+from robot_rl_sim import plots
 from robot_rl_sim.demo.ros_session import RosSession
 from robot_rl_sim.markers import GOAL_RGBA, sphere
 from robot_rl_sim.models import load_model
@@ -173,11 +175,11 @@ def _video(f: Findings) -> report.Section:
 
 def _timeline(s: RosSession) -> report.Section:
     shown = s.tick_time_s > -0.5
-    figure = plots.timeline(
+    figure = shared_plots.timeline(
         s.tick_time_s[shown],
         [m for m, keep in zip(s.modes, shown, strict=True) if keep],
         [("worst fingertip error (mm)", s.truth_time_s, 1000 * s.worst_tip_error_m)],
-        [plots.Marker(s.fault_s, "state stream cut")],
+        [shared_plots.Marker(s.fault_s, "state stream cut")],
     )
     caption = (
         "Modes of the controller, and how far the worst fingertip is from its goal. The first damping command left "
@@ -194,7 +196,7 @@ def _latency(s: RosSession) -> report.Section:
         ("controller: state in, command out", s.tick_s[running]),
     ]
     caption = "Every tick in RUN. The emulated sensors add 8 to 10 ms of latency to the age."
-    return report.Section("Latency", report.figure(plots.histogram_ms(series), caption))
+    return report.Section("Latency", report.figure(shared_plots.histogram_ms(series), caption))
 
 
 def try_video(findings: Findings, path: Path) -> None:
