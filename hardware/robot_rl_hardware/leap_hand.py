@@ -111,10 +111,9 @@ class LeapHand:
         except BaseException:
             self.stop()
             raise
-        self._closed.clear()
-        threading.Thread(
-            target=_expire, args=(weakref.ref(self), self._closed), name="leap-expiry", daemon=True
-        ).start()  # fmt: skip
+        self._closed = threading.Event()
+        expiry = threading.Thread(target=_expire, args=(weakref.ref(self), self._closed), name="expiry", daemon=True)
+        expiry.start()
         _exit_on_signals()
 
     def _soften(self, current_ma: int) -> None:
@@ -134,8 +133,9 @@ class LeapHand:
         """Torque on at the measured pose, without gain. Raises BusError naming the servos that did not follow."""
         with self._bus.lock:
             present = self._present()
-            if len(present) < len(self._ids):
-                raise BusError("torque stays off: not every servo tells where it is")
+            # One damaged answer must not cost the session.
+            if self._silent(present) and (silent := self._silent(present := self._present())):
+                raise BusError(f"torque stays off: no sound answer from {', '.join(silent)}")
             self._bus.sync_write(dxl.BUS_WATCHDOG[0], dict.fromkeys(self._ids, b"\0"))
             self._soften(self.options.damp_current_ma)
             self._bus.sync_write(dxl.GOAL_POSITION[0], {i: present[i][0][6:10] for i in self._ids})
@@ -231,7 +231,7 @@ class LeapHand:
         """Send one command; see the module for what becomes of it. Returns what was sent, in the servos' resolution.
 
         Raises ContractError for a command that no robot should get, and BusError where the line or a servo fails to
-        take it; the expiry of the command before then still holds.
+        take it.
         """
         n = len(self._ids)
         for name in ("position", "velocity", "effort", "kp", "kd"):
@@ -245,12 +245,12 @@ class LeapHand:
                 return dataclasses.replace(command, position=zero, velocity=zero, effort=zero)
             if not self._torque:
                 self._switch_on()
+            self._expires_s = command.expires_s
             if not command.kp.any() or time.monotonic() >= command.expires_s:
                 self._soften(self.options.damp_current_ma)
                 sent = dataclasses.replace(command, position=zero, velocity=zero, effort=zero, kp=zero, kd=self._kd)
             else:
                 sent = self._drive(command)
-            self._expires_s = command.expires_s
             self._notice_gap()
         return sent
 

@@ -207,6 +207,18 @@ def test_a_damaged_answer_costs_one_reading(emulator: Emulator) -> None:
         assert hand.health().lost_packets == 0
 
 
+def test_torque_comes_on_after_a_damaged_answer_but_not_for_a_silent_servo(emulator: Emulator) -> None:
+    with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.05)) as hand:
+        emulator.do("corrupt", id=7)
+        hand.write(stiff(DEFAULT))
+        assert len(emulator.do("torque")) == 16
+        hand.write(damping_command(ZERO, time.monotonic(), 1.0))
+        emulator.do("silence", id=15)
+        with pytest.raises(BusError, match="torque stays off: no sound answer from th_ipl"):
+            hand.write(stiff(DEFAULT))
+        assert emulator.do("torque") == []
+
+
 def test_a_silent_servo_lets_the_state_age_and_is_named(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.05)) as hand:
         good = hand.read()
