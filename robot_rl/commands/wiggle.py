@@ -61,7 +61,8 @@ def run(args: WiggleArgs) -> Result:
 
     def note(finding: Finding) -> None:
         findings.append(finding)
-        print(f"{finding.joint:<12} {finding.verdict}", flush=True)
+        answers = " ".join(f"{name} {share:+.2f}" for name, share in finding.answers)
+        print(f"{finding.joint:<12} {finding.verdict:<36} {answers}".rstrip(), flush=True)
 
     reason = ""
     robot = drivers.connect(interface, spec, unit)
@@ -78,17 +79,12 @@ def run(args: WiggleArgs) -> Result:
         reason = (
             f"{len(wrong)} of {len(findings)} joints are not what they are called: {', '.join(f.joint for f in wrong)}"
         )
-    rows = tuple(_row(finding) for finding in findings)
+    rows = tuple(Row(finding.joint, finding.verdict) for finding in findings)
     details = {
         "unit_lines": lines,
         "findings": [{"joint": f.joint, "answers": f.answers, "ok": f.ok} for f in findings],
     }
-    return Result(ok=not reason, rows=rows, reason=reason, details=details)
-
-
-def _row(finding: Finding) -> Row:
-    answers = " ".join(f"{name}:{share:+.2f}" for name, share in finding.answers)
-    return Row(finding.joint, f"{finding.verdict:<28} {answers}".rstrip())
+    return Result(ok=not reason, rows=rows, reason=reason, details=details, quiet=True)
 
 
 def unit_lines(findings: list[Finding], spec: RobotSpec, unit: UnitConfig) -> list[str]:
