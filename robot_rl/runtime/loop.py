@@ -26,6 +26,10 @@ DAMP_OUT_S = 1.0
 REHEARSE_S = 0.002
 """How long before a deadline the tick is rehearsed, in loops with four times as much between two ticks."""
 
+PHASE_GAIN = 0.2
+PHASE_STEP = 0.01
+"""Deadlines follow the robot's clock by a share of the difference, and by this share of a period per tick at most."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,13 +70,18 @@ def run(
     on_tick: Callable[[Tick], None] | None = None,
     recorder: Recorder | None = None,
     rehearse: bool = True,
+    wait_for_state: Callable[[float], float] | None = None,
 ) -> LoopReport:
     """Run a connected robot for `duration_s`, until `until` is true of a tick, or until SIGINT or SIGTERM comes.
 
     `get_command` gives the operator's newest command for a time; `on_tick` sees every tick, and is where requests are
-    made; `rehearse` warms the caches just before each deadline. Whatever ends the run, an exception included, damping
-    is streamed for DAMP_OUT_S at loop rate and `robot.stop()` is called; the exception then goes on. Only SIGKILL and
-    a dead host are beyond this: for them commands carry an expiry, which the driver must honour.
+    made; `rehearse` warms the caches just before each deadline. `wait_for_state`, in place of the clock, waits until
+    about a deadline for a state, and tells how much later than the deadline one came, s: the deadlines then follow the
+    robot's clock, so that a tick begins when its state arrives, at the rate that was asked for.
+
+    Whatever ends the run, an exception included, damping is streamed for DAMP_OUT_S at loop rate and `robot.stop()` is
+    called; the exception then goes on. Only SIGKILL and a dead host are beyond this: for them commands carry an expiry,
+    which the driver must honour.
     """
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"duration_s must be positive, got {duration_s}")
@@ -87,9 +96,14 @@ def run(
                 if rehearse and period_s >= 4 * REHEARSE_S:
                     clock.sleep_until(start_s + deadline * period_s - REHEARSE_S)
                     controller.rehearse()
-                clock.sleep_until(start_s + deadline * period_s)
+                due_s = start_s + deadline * period_s
+                if wait_for_state is None:
+                    clock.sleep_until(due_s)
+                else:
+                    step_s = PHASE_STEP * period_s
+                    start_s += min(max(PHASE_GAIN * wait_for_state(due_s), -step_s), step_s)
                 now_s = clock.now()
-                late_s = now_s - (start_s + deadline * period_s)
+                late_s = now_s - due_s
                 worst_late_s = max(worst_late_s, late_s)
                 state = robot.read()
                 # Time of the read, not of the deadline: the state's age is measured, never assumed.

@@ -230,3 +230,37 @@ def test_the_real_clock_keeps_its_deadlines() -> None:
     assert 0.02 <= clock.now() - start_s < 0.2
     clock.sleep_until(start_s)
     assert clock.now() - start_s < 0.3
+
+
+@pytest.mark.parametrize("rate", [0.996, 1.0, 1.004])
+def test_ticks_follow_a_robot_whose_clock_differs(path: Path, rate: float) -> None:
+    """States at multiples of their own period: ticks come to start with them, never faster than the bound allows."""
+    rig = Rig(path)
+    period_s, phase_s = PERIOD_S / rate, 0.37 * PERIOD_S
+    ticks_s: list[float] = []
+
+    def wait(due_s: float) -> float:
+        late_s = (due_s - phase_s) % period_s
+        error_s = -late_s if late_s < period_s / 2 else period_s - late_s
+        # In a window about the deadline the state itself ends the wait.
+        rig.clock.sleep_until(due_s + (error_s if abs(error_s) < 0.001 else 0.001))
+        return error_s
+
+    rig.run(duration_s=6.0, wait_for_state=wait, on_tick=lambda tick: ticks_s.append(tick.now_s))
+    settled = np.array(ticks_s[200:])
+    offset_s = (settled - phase_s + period_s / 2) % period_s - period_s / 2
+    assert np.abs(offset_s).max() < 1e-6
+    np.testing.assert_allclose(np.diff(settled), period_s, atol=1e-6)
+    # On the way there: no tick further from its neighbours than the window and the step per tick.
+    assert np.abs(np.diff(ticks_s) - PERIOD_S).max() < 0.001 + 0.011 * PERIOD_S
+
+
+def test_ticks_go_on_by_themselves_where_no_state_comes(path: Path) -> None:
+    rig = Rig(path)
+
+    def wait(due_s: float) -> float:
+        rig.clock.sleep_until(due_s)
+        return 0.0
+
+    report = rig.run(duration_s=2.0, wait_for_state=wait)
+    assert (report.ticks, report.overruns) == (100, 0)

@@ -47,6 +47,7 @@ from robot_rl.runtime.recorder import Recorder
 from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import ros_compat
 from robot_rl_bridge.converters import MessageError, decode_command, twist_command
+from robot_rl_bridge.pace import StatePace
 from robot_rl_bridge.requests import Answer, PendingRequest
 from robot_rl_bridge.ros_compat import ParameterSpec
 from robot_rl_bridge.ros_robot import RosRobot
@@ -66,6 +67,7 @@ PARAMETERS = (
     ParameterSpec("recovery", "", "Bundle of a policy that takes over after a soft trip; empty: none."),
     ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=robot_names()),
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the control loop; a multiple of the policy's rate.", 10.0, 1000.0),
+    ParameterSpec("follow_states", True, "Begin a tick when its state arrives, not by this host's clock alone."),
     ParameterSpec("cmd_vel", "twist_stamped", "Type of the topic cmd_vel.", choices=("twist_stamped", "twist", "none")),
     ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record. Never overwritten: see the status."),
     ros_compat.PRIORITY,
@@ -85,6 +87,7 @@ class PolicyNode(LifecycleNode):
         self.spec = get_robot(values["robot"])
         self._bundle_path, self._recovery_path, self._log_path = values["bundle"], values["recovery"], values["log"]
         self._loop_period_s = 1.0 / values["loop_rate_hz"]
+        self._follow_states = values["follow_states"]
         self._bundle: Bundle | None = None
         self._recovery: Bundle | None = None
         self._controller: Controller | None = None
@@ -180,6 +183,7 @@ class PolicyNode(LifecycleNode):
         self._running = True
         self._latency_s.clear()
         self._age_s.clear()
+        pace = StatePace(self.executor, lambda: self._robot.arrived_s, self._loop_period_s)
         try:
             report = run(
                 controller,
@@ -189,6 +193,7 @@ class PolicyNode(LifecycleNode):
                 get_command=lambda _: self._command,
                 on_tick=self._on_tick,
                 recorder=self._recorder,
+                wait_for_state=pace if self._follow_states else None,
             )
             return report.reason
         finally:

@@ -66,6 +66,7 @@ class RosRobot:
         self._imu: tuple[float, Array, Array, Array] | None = None
         self._state: NumpyState | None = None
         self._joint_stamps, self._imu_stamps = StampMapper(), StampMapper()
+        self._joints_arrived_s = self._imu_arrived_s = -math.inf
 
     def open(self) -> None:
         """Create publishers and subscriptions, so that they can match before `connect` asks whether they did."""
@@ -121,6 +122,11 @@ class RosRobot:
             )
         return self._state
 
+    @property
+    def arrived_s(self) -> float:
+        """When the newest state was complete, on the monotonic clock; -inf before the first one."""
+        return min(self._joints_arrived_s, self._imu_arrived_s if self._has_imu else math.inf)
+
     def write(self, command: JointCommand) -> JointCommand:
         """Publish, unless it has expired. Raises MessageError for a command that no robot should get."""
         assert self._output is not None, "not connected"
@@ -161,22 +167,24 @@ class RosRobot:
         self.stop()
 
     def _on_joints(self, message: JointState) -> None:
-        stamp_s = self._joint_stamps.map(converters.stamp_of(message), time.monotonic())
+        now = time.monotonic()
+        stamp_s = self._joint_stamps.map(converters.stamp_of(message), now)
         try:
             if stamp_s is None:
                 raise MessageError("stamp is not newer than the last one")
             self._joints = (stamp_s, *converters.decode_joint_state(message, self._order))
-            self._state = None
+            self._state, self._joints_arrived_s = None, now
         except MessageError as error:
             self.reject(STATE_TOPIC, error)
 
     def _on_imu(self, message: Imu) -> None:
-        stamp_s = self._imu_stamps.map(converters.stamp_of(message), time.monotonic())
+        now = time.monotonic()
+        stamp_s = self._imu_stamps.map(converters.stamp_of(message), now)
         try:
             if stamp_s is None:
                 raise MessageError("stamp is not newer than the last one")
             self._imu = (stamp_s, *converters.decode_imu(message))
-            self._state = None
+            self._state, self._imu_arrived_s = None, now
         except MessageError as error:
             self.reject(IMU_TOPIC, error)
 

@@ -1,0 +1,41 @@
+"""When a tick begins: as its state arrives, at the loop's own rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from robot_rl_bridge.ros_compat import MIN_SERVICE_S
+
+MAX_WINDOW_S = 0.0015
+"""Shorter than the time that the loop rehearses before a deadline."""
+WINDOW = 0.125
+"""Of a period. Less than half the interval of states that come up to four times per tick."""
+
+
+class StatePace:
+    """Waits for the state of a tick, until a little after its deadline; `wait_for_state` of the control loop.
+
+    `arrived_s` says when the newest state came, on the monotonic clock. A tick that began by its deadline alone would
+    find a state that had been waiting for up to an interval of states.
+    """
+
+    def __init__(self, executor: Any, arrived_s: Callable[[], float], period_s: float) -> None:
+        self._executor, self._arrived_s, self._period_s = executor, arrived_s, period_s
+        self._window_s = min(WINDOW * period_s, MAX_WINDOW_S)
+
+    def __call__(self, due_s: float) -> float:
+        """How much later than `due_s` the nearest state came, s; 0 if none comes."""
+        opens_s = due_s - self._window_s
+        closes_s = max(due_s + self._window_s, time.monotonic() + MIN_SERVICE_S)
+        while True:
+            now, arrived_s = time.monotonic(), self._arrived_s()
+            if arrived_s >= opens_s or now >= closes_s:
+                break
+            # Callbacks end the wait, and what arrived is looked at again.
+            self._executor.spin_once(timeout_sec=(opens_s if now < opens_s else closes_s) - now)
+        if now - arrived_s > 2 * self._period_s:
+            return 0.0
+        half_s = self._period_s / 2
+        return (arrived_s - due_s + half_s) % self._period_s - half_s

@@ -1,0 +1,78 @@
+"""StatePace against a scripted executor: whose events come when they were due, and each of which ends a spin."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from robot_rl_bridge import pace as module
+from robot_rl_bridge.pace import MAX_WINDOW_S, StatePace
+
+pytestmark = pytest.mark.ros
+
+PERIOD_S = 0.01
+WINDOW_S = PERIOD_S / 8
+
+
+class Script:
+    """Time, and the arrivals of states in it."""
+
+    def __init__(self, arrivals_s: list[float], others_s: tuple[float, ...] = ()) -> None:
+        self.now_s, self.arrived_s = 0.0, -1e9
+        self._events = sorted([(t, True) for t in arrivals_s] + [(t, False) for t in others_s])
+        self.served = 0
+
+    def spin_once(self, timeout_sec: float) -> None:
+        if self._events and self._events[0][0] <= self.now_s + timeout_sec:
+            self.now_s, is_state = max(self._events[0][0], self.now_s), self._events.pop(0)[1]
+            self.served += 1
+            if is_state:
+                self.arrived_s = self.now_s
+        else:
+            self.now_s += timeout_sec
+
+
+@pytest.fixture
+def wait(monkeypatch: pytest.MonkeyPatch):
+    """Function (script, deadline) -> (error, when it returned)."""
+
+    def run(script: Script, due_s: float) -> tuple[float, float]:
+        monkeypatch.setattr(module.time, "monotonic", lambda: script.now_s)
+        return StatePace(script, lambda: script.arrived_s, PERIOD_S)(due_s), script.now_s
+
+    return run
+
+
+@pytest.mark.parametrize("early_s", [-0.9 * WINDOW_S, 0.0, 0.9 * WINDOW_S])
+def test_a_state_near_the_deadline_starts_the_tick(wait, early_s: float) -> None:
+    error_s, now_s = wait(Script([0.001, 0.006 + early_s], others_s=(0.002, 0.0055)), 0.006)
+    assert error_s == pytest.approx(early_s)
+    assert now_s == pytest.approx(0.006 + early_s)
+
+
+def test_a_state_elsewhere_is_not_waited_for_but_followed(wait) -> None:
+    error_s, now_s = wait(Script([0.003]), 0.006)
+    assert error_s == pytest.approx(-0.003)
+    assert now_s == pytest.approx(0.006 + WINDOW_S)
+    # More than half a period early is nearer to the one before.
+    assert wait(Script([0.0005]), 0.006)[0] == pytest.approx(0.0045)
+
+
+def test_without_states_it_waits_for_the_deadline_alone(wait) -> None:
+    error_s, now_s = wait(Script([]), 0.006)
+    assert error_s == 0.0
+    assert now_s == pytest.approx(0.006 + WINDOW_S)
+
+
+def test_a_late_loop_still_serves_callbacks(wait) -> None:
+    script = Script([], others_s=(0.02, 0.02))
+    script.now_s = 0.02
+    wait(script, 0.006)
+    assert script.served == 2
+
+
+def test_the_window_leaves_time_to_rehearse() -> None:
+    from robot_rl.runtime.loop import REHEARSE_S
+
+    assert MAX_WINDOW_S < REHEARSE_S
