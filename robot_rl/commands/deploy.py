@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,9 @@ class DeployArgs:
     command: tuple[float, ...] = ()
     """The policy's command, in the contract's order and units. Default in an unattended run: the golden rows' own."""
     record: Path | None = None
-    """Write an MCAP log here."""
+    """Log of the run (MCAP). Default: logs/<robot>-<time>.mcap; simulated robots are recorded only if this is given."""
+    trips_only: bool = False
+    """Record no more than black boxes: the 30 s before each trip."""
     recovery: Path | None = None
     """Bundle of a policy that takes over after a soft trip, on robots whose safety profile has that backup."""
 
@@ -72,6 +75,8 @@ def run(args: DeployArgs) -> Result:
 
     unit = drivers.read_unit(args.unit)
     interface = drivers.interface_of(args.interface, unit, others=("ros",))
+    if args.trips_only and interface == "ros":
+        raise ConfigError("--trips-only is not for ROS 2, whose node records everything")
     if args.auto_run and interface not in SIMULATED:
         raise ConfigError(
             f"--auto-run is for simulated robots ({', '.join(sorted(SIMULATED))}); {interface!r} needs an operator"
@@ -83,6 +88,8 @@ def run(args: DeployArgs) -> Result:
     # Built before anything is connected: a bundle that must not run here never meets a robot.
     recovery = None if args.recovery is None else load_bundle(args.recovery)
     controller = Controller(bundle, spec, loop_period_s, recovery=recovery)
+    if args.record is None and interface not in SIMULATED:
+        args = replace(args, record=Path("logs") / f"{spec.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.mcap")
     if interface == "ros":
         _exec_policy_node(args, spec, controller)
     with ExitStack() as stack:
@@ -90,7 +97,9 @@ def run(args: DeployArgs) -> Result:
         if args.record is not None:
             from robot_rl.runtime.recorder import Recorder
 
-            recorder = stack.enter_context(Recorder(args.record, controller))
+            about = {"interface": interface, "unit": "" if unit is None else unit.serial}
+            recorder = Recorder(args.record, controller, full=not args.trips_only, about=about)
+            stack.enter_context(recorder)
         robot = drivers.connect(interface, spec, unit)
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]
@@ -110,7 +119,7 @@ def run(args: DeployArgs) -> Result:
         Row("late/worst", report.worst_late_s * 1e3, "ms"),
         *session.timing_rows(),
         Row("modified targets", int(controller.modifications.sum())),
-        Row("dropped log ticks", 0 if recorder is None else recorder.dropped),
+        *(() if recorder is None else (Row("log", str(recorder.path)), Row("dropped log ticks", recorder.dropped))),
         Row("modes", " > ".join(mode for mode, _ in itertools.groupby(mode for mode, _ in session.modes))),
     )
     reason = session.failure() if args.auto_run else ""

@@ -17,6 +17,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from itertools import count
@@ -43,13 +44,20 @@ class Recorder:
     """Records the ticks of one controller. `record` never blocks and never raises: what cannot be recorded is counted.
 
     A full disk does not stop a robot: the reason is in `error`, and further ticks count as dropped. A file that exists
-    is never overwritten: `path` is the first free of `<name>`, `<name>_2`, ... `full=False` writes black boxes only.
+    is never overwritten: `path` is the first free of `<name>`, `<name>_2`, ... `full=False` writes black boxes only;
+    `about` is added to what the log says about itself.
 
     Raises ConfigError at construction if the file cannot be made.
     """
 
     def __init__(
-        self, path: Path | str, controller: Controller, *, full: bool = True, ring_bytes: int = CAPACITY
+        self,
+        path: Path | str,
+        controller: Controller,
+        *,
+        full: bool = True,
+        about: Mapping[str, str] | None = None,
+        ring_bytes: int = CAPACITY,
     ) -> None:
         self.path, file = _create(Path(path)) if full else (Path(path), None)
         self._encoder = Encoder()
@@ -65,7 +73,7 @@ class Recorder:
         """Ticks written and error, once closed."""
         plan = LogPlan(
             path=str(self.path),
-            metadata=describe(controller),
+            metadata={**describe(controller), **(about or {})},
             topics={topic: (type_name(topic), base64.b64encode(descriptors(topic)).decode()) for topic in TOPICS},
             chunk_bytes=_chunk_bytes(controller),
         )

@@ -75,6 +75,7 @@ def test_deploy_runs_unattended_on_the_mock_robot(bundle: Path, tmp_path: Path) 
     assert rows["modes"] == "idle > damp > stand > run"
     assert rows["dropped log ticks"] == 0
     log = read_log(tmp_path / "log.mcap")
+    assert log.metadata["interface"] == "mock"
     assert log.complete
     assert log.messages["/mode"][-1]["mode"] == "run"
     assert log.messages["/action"]

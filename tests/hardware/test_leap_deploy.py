@@ -19,7 +19,11 @@ TICK = 2 * math.pi / 4096
 
 def deploy(emulator: Emulator, *arguments: str) -> subprocess.Popen[str]:
     command = ["-m", "robot_rl.commands.main", "deploy", str(BUNDLE), "--unit", str(emulator.unit_file), *arguments]
-    return subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A real robot's run is recorded, by default below the working folder.
+    where = emulator.unit_file.parent
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 def until(process: subprocess.Popen[str], word: str) -> None:
