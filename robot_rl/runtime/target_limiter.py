@@ -71,7 +71,9 @@ class TargetLimiter:
         shape = (*batch, n)
         self._before, self._change, self._step = (convert(np.zeros(shape)) for _ in range(3))
         self._kp_now = convert(np.zeros(n))
-        self._pos, self._vel, self._root, self._torque = (convert(np.zeros((2, *shape))) for _ in range(4))
+        self._pos, self._vel, self._root, self._outward, self._torque = (
+            convert(np.zeros((2, *shape))) for _ in range(5)
+        )
 
     def limit(
         self,
@@ -138,7 +140,8 @@ class TargetLimiter:
         dt. q is the measured position predicted forward by the measurement's age. It is a bound given the inertia, not
         a guarantee.
         """
-        xp, pos, vel, root, torque = self._xp, self._pos, self._vel, self._root, self._torque
+        xp, pos, vel = self._xp, self._pos, self._vel
+        root, outward, torque = self._root, self._outward, self._torque
         age_s = age_s if age_s < self._most_age_s else self._most_age_s
         vel[0] = joint_vel
         xp.multiply(vel[0], -1.0, out=vel[1])
@@ -154,15 +157,16 @@ class TargetLimiter:
             xp.add(root, self._limit, out=root)
             xp.multiply(root, self._per_accel, out=root)
             xp.add(root, 0.25 * self._dt**2, out=root)
-            # torque = v' - v, as if at rest; then what an outward velocity beyond the limit calls for.
+            # torque = v' - v
             xp.maximum(root, self._zero, out=torque)
             xp.sqrt(torque, out=torque)
             xp.subtract(torque, 0.5 * self._dt, out=torque)
             xp.multiply(torque, self._accel, out=torque)
             xp.subtract(torque, vel, out=torque)
-            xp.less(root, self._zero, out=root)
-            xp.multiply(root, _REVERSED, out=root)
-            xp.multiply(root, vel, out=root)
+            # Less what an outward velocity beyond the limit calls for: a factor without a branch, large where root < 0.
+            xp.multiply(root, -_UNBOUNDED, out=root)
+            xp.multiply(vel, _REVERSED, out=outward)
+            xp.minimum(root, outward, out=root)
             xp.maximum(root, self._zero, out=root)
             xp.subtract(torque, root, out=torque)
             xp.multiply(torque, self._inertia_per_s, out=torque)
