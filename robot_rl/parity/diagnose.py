@@ -1,0 +1,151 @@
+"""Which mistakes explain a flight: as few as possible, each with what it strikes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_rl.parity import relations
+from robot_rl.parity.compare import PRICE, Cause, Comparison
+from robot_rl.parity.flight import Flight
+
+Array = NDArray[np.float64]
+
+EITHER = "joint_vel or joint_pos"
+"""Signal of a cause where the two disagree, and no target says which of them is wrong."""
+_BLAMED = 4
+"""More differences between joint_vel and joint_pos than this are not each held against the other."""
+_BEYOND_RAD = 0.3
+"""A joint this far outside its limits is not there."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong, and how far each signal is from the one that it should equal."""
+
+    causes: tuple[Cause, ...]
+    comparisons: dict[str, Comparison]
+    """Relation -> as compared, with everything else mended."""
+    not_judged: tuple[str, ...]
+    """What could not be looked at, and why."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.causes
+
+
+def diagnose(flight: Flight) -> Diagnosis:
+    """The fewest mistakes that explain what differs from what it should equal (robot_rl.parity.relations)."""
+    joint_causes, comparisons, notes = _joints(flight)
+    if "imu_quat_wxyz" in flight.state:
+        imu_causes, imu_comparisons, imu_notes = _imu(flight)
+        joint_causes += imu_causes
+        comparisons |= imu_comparisons
+        notes += imu_notes
+    return Diagnosis(tuple(joint_causes), comparisons, tuple(notes))
+
+
+def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[str]]:
+    """joint_pos, joint_vel and target: which of the three is wrong where two disagree."""
+    velocity = relations.joint_velocity(flight)
+    if velocity is None:
+        return [], {}, ["joints: the flight is too short"]
+    # What is said of joint_vel against joint_pos may be the other one's mistake, if the target disagrees as well.
+    options = []
+    n = len(velocity.causes)
+    choices = itertools.product(("joint_vel", "joint_pos"), repeat=n) if n <= _BLAMED else [("joint_vel",) * n]
+    for blamed in choices:
+        causes = [_blame(c, signal) for c, signal in zip(velocity.causes, blamed, strict=True)]
+        mended = mend(flight, causes)
+        servo = relations.servo(mended)
+        servo_causes = () if servo is None else servo.causes
+        extra = PRICE * (len(servo_causes) + _outside(mended))
+        options.append((extra + PRICE * 0.1 * blamed.count("joint_pos"), causes, servo))
+    _, causes, servo = min(options, key=lambda option: option[0])
+    comparisons = {"joint_vel": velocity}
+    notes = []
+    if servo is None:
+        needs = (
+            "joint_effort is not in the log"
+            if "joint_effort" not in flight.state
+            else "the joints were never held by their servos"
+        )
+        notes.append(f"target: {needs}")
+        causes = [replace(cause, signal=EITHER) for cause in causes]
+    else:
+        comparisons["target"] = servo
+        causes += servo.causes
+    return causes, comparisons, notes
+
+
+def _outside(flight: Flight) -> float:
+    """Share of joints that are where they cannot be."""
+    low = np.array([j.lower_rad for j in flight.contract.joints]) - _BEYOND_RAD
+    high = np.array([j.upper_rad for j in flight.contract.joints]) + _BEYOND_RAD
+    middle = np.median(flight.state["joint_pos"], axis=0)
+    return float(((middle < low) | (middle > high)).mean())
+
+
+def _blame(cause: Cause, signal: str) -> Cause:
+    """The same difference, as a mistake of joint_pos where it was one of joint_vel."""
+    if signal == "joint_vel":
+        return cause
+    if cause.kind in ("scale", "unit"):
+        return replace(cause, signal=signal, value=1 / cause.value)
+    if cause.kind == "permutation":
+        return replace(cause, signal=signal, channels=cause.sources, sources=cause.channels)
+    return replace(cause, signal=signal, value=-cause.value)
+
+
+def mend(flight: Flight, causes: Sequence[Cause]) -> Flight:
+    """The flight as it would have been recorded without these mistakes of measured signals."""
+    for cause in causes:
+        values = flight.state[cause.signal].copy()
+        columns = list(cause.channels) if cause.channels else slice(None)
+        if cause.kind == "sign":
+            values[:, columns] *= -1
+        elif cause.kind in ("scale", "unit"):
+            values[:, columns] /= cause.value
+        elif cause.kind == "offset":
+            values[:, columns] -= cause.value
+        elif cause.kind == "permutation":
+            values[:, list(cause.sources)] = flight.state[cause.signal][:, list(cause.channels)]
+        elif cause.kind == "lag":
+            later = flight.stamp_s + cause.value
+            values = np.stack([np.interp(later, flight.stamp_s, column) for column in values.T], 1)
+        flight = flight.with_state(**{cause.signal: values})
+    return flight
+
+
+def _imu(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[str]]:
+    """Orientation, rate of turn and acceleration: the reading of all three with the fewest mistakes."""
+    recorded = flight.state["imu_quat_wxyz"]
+    best: tuple[float, list[Cause], dict[str, Comparison]] | None = None
+    for order, conjugated in itertools.product((False, True), repeat=2):
+        quat = recorded[:, [3, 0, 1, 2]] if order else recorded
+        quat = relations.conjugate(quat) if conjugated else quat
+        wrong = {"quaternion_order": order, "quaternion_conjugate": conjugated}
+        causes = [Cause(kind, "imu_quat_wxyz") for kind, is_so in wrong.items() if is_so]
+        cost, comparisons = PRICE * len(causes), {}
+        for signal, relation in (
+            ("imu_ang_vel_b", relations.angular_velocity), ("imu_lin_acc_b", relations.linear_acceleration),
+        ):  # fmt: skip
+            if signal not in flight.state:
+                continue
+            readings = [(relation(flight, quat, world=world), world) for world in (False, True)]
+            usable = [(c.cost + PRICE * world, c, world) for c, world in readings if c is not None]
+            if not usable:
+                continue
+            own_cost, comparison, world = min(usable, key=lambda reading: reading[0])
+            causes += [Cause("frame", signal)] * world
+            causes += comparison.causes
+            comparisons[signal] = comparison
+            cost += own_cost
+        if best is None or cost < best[0]:
+            best = cost, causes, comparisons
+    assert best is not None
+    return best[1], best[2], [] if best[2] else ["IMU: the flight is too short"]

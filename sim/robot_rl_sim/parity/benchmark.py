@@ -1,0 +1,163 @@
+"""`robot-rl bench parity`: how often parity names what is wrong, and how often it finds fault with a good robot.
+
+Each flight is that of a simulated robot drawn anew, with training's noise, and with no mistake, one, or two. A mistake
+may end a run before another one shows: a wrong orientation keeps a humanoid from standing up, and then nothing is known
+of its servos. So it is used as it would be on a robot: what was named is mended, and the robot flies once more. A case
+counts as named when all its mistakes were named, in the first flight or in the second, and nothing else ever was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robot_rl.bundle.load import Bundle, load_bundle
+from robot_rl.commands.result import Result, Row
+from robot_rl.parity.compare import Cause
+from robot_rl.parity.diagnose import EITHER, diagnose
+from robot_rl.robots import get_robot
+from robot_rl_sim.parity.flights import fly
+from robot_rl_sim.parity.mismatches import Mismatch, draw
+
+POLICIES = {"leap_hand": "leap_hand/leap-reach/v1", "unitree_g1": "unitree_g1/g1-balance/v1"}
+LOOP_PERIOD_S = 0.01
+MISMATCHED, MATCHED = 200, 60
+TARGET = 0.95
+
+# What a driver gets wrong on one side or the other of a servo looks the same from outside it.
+_SERVO = ("target", "joints", "state")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One robot, its mistakes, and what was said of it."""
+
+    robot: str
+    seed: int
+    mismatches: tuple[Mismatch, ...]
+    said: tuple[tuple[Cause, ...], ...]
+    """Of each flight."""
+    missing: tuple[Mismatch, ...]
+    wrong: tuple[Cause, ...]
+    """Named, and not there."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.missing and not self.wrong
+
+
+def benchmark() -> Result:
+    """Rows `parity/named/<kind>`, `parity/named`, `parity/false_alarms`."""
+    cases = list(measure(MISMATCHED, MATCHED, seed=20_000))
+    return summary(cases)
+
+
+def measure(mismatched: int, matched: int, seed: int) -> Iterator[Case]:
+    """Robots in turn; every second mismatched one has two mistakes. The same for the same seed."""
+    bundles = {robot: load_bundle(policy_path(robot)) for robot in POLICIES}
+    robots = list(POLICIES)
+    for i in range(mismatched + matched):
+        count = 0 if i >= mismatched else 1 + (i // len(robots)) % 2
+        yield judge(bundles[robots[i % len(robots)]], count, seed + i)
+
+
+def policy_path(robot: str) -> Path:
+    return Path(__file__).resolve().parents[3] / "policies" / POLICIES[robot]
+
+
+def judge(bundle: Bundle, count: int, seed: int) -> Case:
+    """Fly with `count` mistakes, mend what is named, and fly again if that leaves any."""
+    contract = bundle.contract
+    spec = get_robot(contract.robot)
+    mismatches = draw(np.random.default_rng(seed), spec, contract.control_period_s, count)
+    left: list[Mismatch] = list(mismatches)
+    said: list[tuple[Cause, ...]] = []
+    wrong: list[Cause] = []
+    while len(said) < 2:
+        causes = diagnose(fly(bundle, left, seed, LOOP_PERIOD_S)).causes
+        said.append(causes)
+        wrong += [c for c in causes if not any(is_it(c, m) for m in left)]
+        missing = [m for m in left if not any(is_it(c, m) for c in causes)]
+        named_one = len(missing) < len(left)
+        left = missing
+        if not left or not named_one:
+            break
+    return Case(spec.name, seed, mismatches, tuple(said), tuple(left), tuple(wrong))
+
+
+def is_it(cause: Cause, mismatch: Mismatch) -> bool:
+    """Whether `cause` is the right name for `mismatch`: its kind, its signal, and exactly its channels."""
+    if cause.kind != mismatch.kind or set(cause.channels) != set(mismatch.channels):
+        return False
+    if mismatch.signal in _SERVO:
+        return cause.signal in _SERVO
+    return cause.signal == mismatch.signal or (cause.signal == EITHER and mismatch.signal in EITHER.split(" or "))
+
+
+def summary(cases: Sequence[Case]) -> Result:
+    with_mistakes, without = [c for c in cases if c.mismatches], [c for c in cases if not c.mismatches]
+    named, alarms = sum(c.ok for c in with_mistakes), sum(not c.ok for c in without)
+    share = named / max(len(with_mistakes), 1)
+    rows = [
+        *(Row(f"parity/{name}", ok / n, "", reference=f"of {n}") for name, ok, n in groups(cases)),
+        Row("parity/named", share, "", reference="target", ratio=share / TARGET),
+        Row("parity/false_alarms", alarms / max(len(without), 1), "", reference=f"of {len(without)}"),
+    ]
+    failed = [
+        {"robot": c.robot, "seed": c.seed, "missing": str(c.missing), "said": str(c.said)} for c in cases if not c.ok
+    ]
+    ok = share >= TARGET and not alarms
+    reason = "" if ok else f"named {named} of {len(with_mistakes)}, {alarms} false alarms of {len(without)}"
+    return Result(ok=ok, rows=tuple(rows), reason=reason, details={"failed": failed, "table": table(cases)})
+
+
+def groups(cases: Sequence[Case]) -> list[tuple[str, int, int]]:
+    """(name, cases named, cases): by robot and number of mistakes, then by kind and by signal of each mistake."""
+    found: dict[str, list[bool]] = {}
+    for case in cases:
+        number = ("matched", "single", "paired")[len(case.mismatches)]
+        found.setdefault(f"{number}/{case.robot}", []).append(case.ok)
+    for case in cases:
+        for m in case.mismatches:
+            found.setdefault(f"kind/{m.kind}", []).append(m not in case.missing)
+    for case in cases:
+        for m in case.mismatches:
+            found.setdefault(f"signal/{m.signal}", []).append(m not in case.missing)
+    return [(name, sum(oks), len(oks)) for name, oks in found.items()]
+
+
+def table(cases: Sequence[Case]) -> str:
+    """Markdown."""
+    lines = ["| group | named | of | share |", "|---|---|---|---|"]
+    lines += [f"| {name} | {ok} | {n} | {ok / n:.0%} |" for name, ok, n in groups(cases)]
+    with_mistakes = [c for c in cases if c.mismatches]
+    named, first = sum(c.ok for c in with_mistakes), sum(c.ok and len(c.said) == 1 for c in with_mistakes)
+    n = max(len(with_mistakes), 1)
+    lines += [
+        f"| **all cases** | {named} | {n} | {named / n:.1%} |",
+        f"| in one flight | {first} | {n} | {first / n:.1%} |",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """python -m robot_rl_sim.parity.benchmark MISMATCHED MATCHED SEED: with progress, and the table."""
+    import torch
+
+    torch.set_num_threads(1)
+    mismatched, matched, seed = map(int, sys.argv[1:])
+    cases = []
+    for case in measure(mismatched, matched, seed):
+        cases.append(case)
+        print(f"{len(cases)} {'ok' if case.ok else 'NOT'} {case.robot} {case.seed} {case.mismatches}", flush=True)
+        if not case.ok:
+            print(f"    missing {case.missing}\n    said {case.said}", flush=True)
+    print(table(cases))
+
+
+if __name__ == "__main__":
+    main()

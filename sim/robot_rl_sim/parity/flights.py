@@ -1,0 +1,116 @@
+"""Flights of simulated robots whose dynamics differ from the model as training's did, for parity to judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from robot_rl.bundle.load import Bundle
+from robot_rl.contract import Command
+from robot_rl.parity.flight import Flight, FlightRecorder
+from robot_rl.robots import RobotSpec, get_robot
+from robot_rl.runtime.controller import Controller, Request
+from robot_rl.runtime.modes import Mode
+from robot_rl.testing.fakes import FakeClock
+from robot_rl_sim.models import load_spec
+from robot_rl_sim.parity.mismatches import Mismatch, MismatchedRobot
+from robot_rl_sim.sim_robot import SimRobot
+from robot_rl_sim.sim_robot_config import SimRobotConfig
+
+NOISE = {
+    "joint_pos": 0.01,
+    "joint_vel": 0.5,
+    "joint_effort": 0.03,
+    "imu_quat_wxyz": 0.03,
+    "imu_ang_vel_b": 0.2,
+    "imu_lin_acc_b": 0.5,
+}
+"""Half-widths of uniform errors, those of training (SensorsConfig); of the effort, as a share of its limit. Training's
+orientation is worse (0.05), but at this loop rate the safety filter would take that for jumps."""
+
+LIMP_S, ROCKED_S, RUN_S = 2.5, 2.0, 5.0
+_GOAL_S = 1.0
+_ROCKING_RAD, _ROCKING_HZ, _FADE_S = 0.25, np.array([0.5, 0.6, 0.4]), 0.5
+"""About each axis of the trunk, and how quickly it ends."""
+_PUSH_M_S, _TURN_RAD_S, _PUSH_EVERY_S = 0.2, 0.5, 1.0
+
+
+def fly(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, loop_period_s: float) -> Flight:
+    """Stand, then run for RUN_S, on a robot drawn from `seed`.
+
+    A floating base hangs until RUN, limp for LIMP_S and rocked by somebody for ROCKED_S; in RUN somebody pushes it.
+    What does not move cannot be judged.
+    """
+    spec = get_robot(bundle.contract.robot)
+    rng = np.random.default_rng(seed)
+    clock = FakeClock()
+    sim = SimRobot(
+        spec, _drawn(rng, bundle.contract.control_period_s), seed=seed, clock=clock, model=_turned(spec, rng)
+    )
+    sim.suspended = spec.floating_base
+    noise = {f: w for f, w in NOISE.items() if f in spec.state_fields}
+    robot = MismatchedRobot(sim, mismatches, noise, rng.uniform(0.9, 1.1, len(spec.joints)), seed)
+    robot.connect()
+    controller = Controller(bundle, spec, loop_period_s)
+    recorder = FlightRecorder(bundle.contract)
+    command = bundle.contract.command
+    goals = None if command is None else bundle.golden[f"in/{command.name}"]
+    limp_s = LIMP_S if spec.floating_base else 0.1
+    start_s, run_s, next_push_s = clock.now(), math.inf, -math.inf
+    phases = rng.uniform(0, 2 * math.pi, 3)
+    longest_s = limp_s + spec.safety.stand_duration_s + 2.0 + RUN_S
+    while clock.now() - start_s < longest_s and clock.now() - run_s < RUN_S:
+        now_s = clock.now()
+        state = robot.read()
+        goal = None if goals is None else Command(goals[(seed + int((now_s - start_s) / _GOAL_S)) % len(goals)], now_s)
+        if spec.safety.deadman:
+            controller.feed_deadman(now_s)
+        tick = controller.step(state, goal, now_s)
+        recorder.record(tick, state, robot.write(tick.command))
+        if tick.mode == Mode.IDLE and now_s - start_s > limp_s and math.isinf(run_s):
+            controller.request(Request.STAND)
+        elif tick.mode == Mode.STAND:
+            controller.request(Request.RUN)
+        elif tick.mode == Mode.RUN and math.isinf(run_s):
+            run_s, next_push_s, sim.suspended = now_s, now_s + 0.5, False
+        if spec.floating_base:
+            if sim.suspended:
+                fading = np.clip((ROCKED_S - (now_s - start_s)) / _FADE_S, 0.0, 1.0)
+                swing = np.sin(2 * math.pi * _ROCKING_HZ * now_s + phases)
+                sim.tilt_gantry(fading * _ROCKING_RAD * swing)
+            if not math.isinf(run_s) and now_s > next_push_s:
+                next_push_s += _PUSH_EVERY_S
+                sim.data.qvel[:2] += rng.uniform(-_PUSH_M_S, _PUSH_M_S, 2)
+                sim.data.qvel[3:6] += rng.uniform(-_TURN_RAD_S, _TURN_RAD_S, 3)
+        clock.advance(loop_period_s)
+    return recorder.flight()
+
+
+def _drawn(rng: np.random.Generator, control_period_s: float) -> SimRobotConfig:
+    """A robot within the ranges of training's randomisation (RandomizationConfig)."""
+    return SimRobotConfig(
+        timestep_s=0.002,
+        state_period_s=0.002,
+        state_latency_s=0.002 * float(rng.integers(1, 5)),
+        joint_bias_rad=0.0115,
+        command_latency_s=float(rng.uniform(0, 0.25)) * control_period_s,
+        torque_noise_share=0.01,
+        strength_scale=float(rng.uniform(0.9, 1.1)),
+        mass_scale=float(rng.uniform(0.9, 1.1)),
+        friction_scale=float(rng.uniform(0.6, 1.4)),
+        damping_scale=float(rng.uniform(0.7, 1.3)),
+        armature_scale=float(rng.uniform(0.9, 1.1)),
+        joint_friction_scale=float(rng.uniform(0.0, 0.02)),
+    )
+
+
+def _turned(spec: RobotSpec, rng: np.random.Generator) -> mujoco.MjModel:
+    """The robot's model; a floating base looks into some direction other than the world's x."""
+    model = load_spec(spec.name)
+    if spec.floating_base:
+        yaw = float(rng.choice([-1, 1]) * rng.uniform(0.5, math.pi - 0.2))
+        model.body(spec.root_body).quat = (math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2))
+    return model.compile()
