@@ -156,8 +156,8 @@ def test_sources_change_what_they_say_and_keep_ranges_sane() -> None:
     assert by_name["other dynamics"].joint_frictionloss_scale == pytest.approx((0.1, 3.5))
     assert by_name["other dynamics"].action_latency_steps == pytest.approx((0.0, 2.0))
     sensors = by_name["poor sensors"].sensors
-    assert (sensors.joint_pos.noise, sensors.joint_pos.drop_probability) == pytest.approx((0.04, 0.3))
-    assert sensors.imu_quat_wxyz.noise == pytest.approx(0.2)
+    assert (sensors.joint_pos.noise, sensors.joint_pos.drop_probability) == pytest.approx((0.02, 0.3))
+    assert sensors.imu_quat_wxyz.noise == pytest.approx(0.1)
     assert by_name["policy stops"] == RandomizationConfig()
     assert {s.name for s in SOURCES} - {s.name for s in sources_for(LEAP_HAND)} == {"pushes", "standing still"}
 

@@ -16,6 +16,7 @@ from robot_rl.runtime.safety import SafetyMemory, filter_command
 from robot_rl_sim.backups.sources import Source
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.motors import GAIN_COLUMNS
+from robot_rl_sim.sensor_readings import make_readings
 
 LEADS_S = (0.0, 0.25, 0.5)
 """How long before a trip states are taken: a monitor that sees trouble coming would switch then."""
@@ -55,16 +56,24 @@ class Trips:
 
 
 class _Watch:
-    """The runtime's own safety filter on every world."""
+    """The runtime's own safety filter on every world.
 
-    def __init__(self, limits: SafetyLimits, n: int) -> None:
+    It sees the truth, and end stops that do not give way: the errors of training's sensors are wider than a robot's and
+    its end stops softer, and both would trip it in states that nobody needs to be saved from.
+    """
+
+    def __init__(self, env: SimVecEnv, limits: SafetyLimits) -> None:
+        self._sim = env.sim
+        readings = make_readings(env.sim, env.mdp.robot, env.mdp.object_body)
+        self._readings = {f: readings[f] for f in limits.state_fields}
         self._limits = limits
-        self._memory = [SafetyMemory.start(limits) for _ in range(n)]
+        self._memory = [SafetyMemory.start(limits) for _ in range(env.num_envs)]
 
-    def tripped(self, state: RobotState[Tensor], target: Tensor, alive: Tensor, now_s: float) -> dict[int, Cause]:
+    def tripped(self, target: Tensor, alive: Tensor, now_s: float) -> dict[int, Cause]:
         """World -> cause, of those of the living whose checks ask for a backup in this tick."""
         causes = {}
-        arrays = {f: v.double().numpy() for f, v in vars(state).items() if v is not None}
+        arrays = {f: reading(self._sim).double().cpu().numpy() for f, reading in self._readings.items()}
+        arrays["joint_pos"] = arrays["joint_pos"].clip(self._limits.lower, self._limits.upper)
         wanted = target.double().numpy()
         for i in alive.nonzero().squeeze(-1).tolist():
             one = RobotState(**{f: v[i : i + 1] for f, v in arrays.items()} | {"stamp_s": np.array([now_s])})
@@ -91,7 +100,7 @@ def collect(env: SimVecEnv, policy: OnnxPolicy, source: Source, limits: SafetyLi
     for name, _ in GAIN_COLUMNS[env.randomization.motor.kind].kp + GAIN_COLUMNS[env.randomization.motor.kind].kd:
         env.sim.model_field(name)  # so that it is part of the state below
     episode = env.state_dict()
-    watch = _Watch(limits, n)
+    watch = _Watch(env, limits)
     alive = torch.ones(n, dtype=torch.bool)
     at = torch.full((n,), -1)
     causes: dict[str, int] = {}
@@ -107,7 +116,7 @@ def collect(env: SimVecEnv, policy: OnnxPolicy, source: Source, limits: SafetyLi
         qpos.append(env.sim.qpos.clone().cpu())
         qvel.append(env.sim.qvel.clone().cpu())
         targets.append(torch.from_numpy(inputs["last_target"]).clone())
-        found = {i: cause.value for i, cause in watch.tripped(env.measure(), target, alive, step * period_s).items()}
+        found = {i: cause.value for i, cause in watch.tripped(target, alive, step * period_s).items()}
         if source.stops:
             found |= {i: "stopped" for i in (alive & (stops == step)).nonzero().squeeze(-1).tolist() if i not in found}
         for i, cause in found.items():

@@ -33,7 +33,8 @@ def section(report: BackupReport) -> str:
     untouched = [name for name in report.causes if name not in sources]
     lines = [
         "How often each backup saves the robot, in simulation, from states in which a policy stopped, tripped the "
-        "safety filter or fell. Share of states and, in brackets, its 95 % interval (Clopper and Pearson).",
+        "safety filter (which sees true states here, and end stops that do not give way) or fell. Share of states and, "
+        "in brackets, its 95 % interval (Clopper and Pearson).",
         "",
         f"Recovered means: {report.criterion}.",
         "",

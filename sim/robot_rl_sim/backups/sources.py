@@ -8,12 +8,12 @@ from typing import Literal
 
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.randomization import RandomizationConfig
-from robot_rl_sim.sensor_config import ORIENTATIONS, SensorsConfig
+from robot_rl_sim.sensor_config import SensorsConfig
 
 PUSHED_M_S = (0.5, 1.5)
 WIDENED = 3.0
-NOISE = 4.0
-DELAY_S = (0.04, 0.08)
+NOISE = 2.0
+DELAY_S = (0.02, 0.06)
 DROPPED = 0.3
 
 Driver = Literal["policy", "random", "still"]
@@ -52,8 +52,6 @@ def _widened(config: RandomizationConfig) -> RandomizationConfig:
 def _poor_sensors(config: RandomizationConfig) -> RandomizationConfig:
     sensors: SensorsConfig = config.sensors.timed(delay_s=DELAY_S, drop_probability=DROPPED)
     noisy = {f.name: replace(s, noise=NOISE * s.noise) for f in fields(sensors) if (s := getattr(sensors, f.name))}
-    # An orientation off by more than this is no orientation any more.
-    noisy |= {name: replace(noisy[name], noise=min(noisy[name].noise, 0.2)) for name in ORIENTATIONS}
     return replace(config, sensors=SensorsConfig(**noisy))
 
 
