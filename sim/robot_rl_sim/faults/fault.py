@@ -53,12 +53,12 @@ class Fault:
     deadman_released: bool = False
 
 
-def spoil_target(change: Callable[[NDArray[np.float32]], Any]) -> PolicyFault:
-    """The policy answers in time, but with another joint target (1, n_joints)."""
+def spoil(name: str, change: Callable[[NDArray[np.float32]], Any]) -> PolicyFault:
+    """The policy answers in time, but with another value (1, ...) of one of its outputs."""
 
     def apply(evaluate: Callable[[], Outputs], stall: Stall) -> Outputs:
         outputs = evaluate()
-        return outputs | {"joint_target": np.asarray(change(outputs["joint_target"]), np.float32)}
+        return outputs | {name: np.asarray(change(outputs[name]), np.float32)}
 
     return apply
 
@@ -66,7 +66,7 @@ def spoil_target(change: Callable[[NDArray[np.float32]], Any]) -> PolicyFault:
 def bang_bang(lower: NDArray[np.float64], upper: NDArray[np.float64]) -> PolicyFault:
     """From one end of every joint's range to the other, and as far again beyond it."""
     ends = itertools.cycle((upper + (upper - lower), lower - (upper - lower)))
-    return spoil_target(lambda target: next(ends)[None])
+    return spoil("joint_target", lambda target: next(ends)[None])
 
 
 def once(fault: PolicyFault) -> PolicyFault:

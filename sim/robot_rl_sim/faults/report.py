@@ -49,7 +49,8 @@ class Finding:
 
     @property
     def latencies_s(self) -> tuple[float, ...]:
-        return tuple(latency_s(t) for t in self.due if t.detected_s is not None)
+        expect = self.case.expect
+        return () if expect is None else tuple(latency_s(t, expect) for t in self.due if t.detected_s is not None)
 
     @property
     def detected(self) -> bool | None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.contract import Command, JointCommand, NumpyState
+from robot_rl.contract import Command, JointCommand
 from robot_rl.errors import ContractError
 from robot_rl.robots import RobotSpec
-from robot_rl.runtime.checks import Cause, Severity
+from robot_rl.runtime.checks import Severity
 from robot_rl.runtime.controller import Tick
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.loop import run
@@ -21,6 +20,7 @@ from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.policy_runner import PolicyRunner
 from robot_rl.runtime.safety import MODIFICATIONS
 from robot_rl.testing.fakes import InvalidCommand, check_command
+from robot_rl_sim.faults.expect import Expect, Sight
 from robot_rl_sim.faults.fault import Fault, ProcessDied
 from robot_rl_sim.faults.rig import FaultyRobot, ProcessClock, Rig, operate
 from robot_rl_sim.sim_robot import SimRobot
@@ -34,33 +34,6 @@ SOUND = Fault()
 
 _DAMPED = frozenset({Mode.DAMP, Mode.FAULT})
 _BOUNDS = tuple(MODIFICATIONS.index(name) for name in ("action_bound", "rate_limit", "soft_limit"))
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What a bystander sees in one tick."""
-
-    state: NumpyState
-    """What arrives."""
-    age_s: float
-    joint_pos: NDArray[np.float64]
-    """(n_joints,) rad, the true ones."""
-    limits: SafetyLimits
-
-
-@dataclass(frozen=True, slots=True)
-class Expect:
-    """What must be noticed of a fault, and when."""
-
-    causes: tuple[Cause, ...]
-    severity: Severity
-    within: Callable[[SafetyLimits], float]
-    """Threshold, s. One tick more is allowed."""
-    by: Literal["runtime", "robot", "filter"] = "runtime"
-    """Who notices: a check; the robot, whose commands expire; or the bounds on targets, which go on working."""
-    due: Callable[[Sight], bool] | None = None
-    """Whether the threshold is passed. The time to notice counts from there, provided that it stays so for `within`; it
-    may never come to that. None: it counts from the fault's beginning."""
 
 
 @dataclass
@@ -111,10 +84,12 @@ class Trial:
     """Whether the policy runs again, or still, after the fault; None where its process is gone."""
 
 
-def run_trial(rig: Rig, fault: Fault, expect: Expect | None, rng: np.random.Generator) -> Trial:
-    """The runtime as it is. Uses up the rig."""
+def run_trial(
+    rig: Rig, fault: Fault, expect: Expect | None, rng: np.random.Generator, *, recover: bool = True
+) -> Trial:
+    """The runtime as it is; without `recover`, only up to the end of the fault. Uses up the rig."""
     trial = Trial()
-    watch = _Watch(rig, fault, expect, trial, rng)
+    watch = _Watch(rig, fault, expect, trial, rng, recover)
     try:
         run(
             rig.controller,
@@ -135,10 +110,13 @@ def run_trial(rig: Rig, fault: Fault, expect: Expect | None, rng: np.random.Gene
 class _Watch:
     """Begins the fault, sees every tick and every physics step, ends the fault, and is then the operator."""
 
-    def __init__(self, rig: Rig, fault: Fault, expect: Expect | None, trial: Trial, rng: np.random.Generator) -> None:
+    def __init__(
+        self, rig: Rig, fault: Fault, expect: Expect | None, trial: Trial, rng: np.random.Generator, recover: bool
+    ) -> None:
         self.clock, self.robot = begin(rig, fault, rng)
         self._rig, self._fault, self._expect, self._trial = rig, fault, expect, trial
         self._start_s = rig.clock.now_s
+        self._recovers = recover
         self._asked = fault.request is None
         trial.peaks.watch(rig.robot, self._on_step)
 
@@ -169,7 +147,9 @@ class _Watch:
             self._trial.mode = tick.mode.value
             self._rig.robot.on_step = None
             self.robot.fault, self._rig.policy.fault = SOUND, None
-            self._recover(tick, t)
+            self.robot.closed = not self._recovers
+            if self._recovers:
+                self._recover(tick, t)
 
     def _observe(self, tick: Tick, t: float) -> None:
         trial, expect, state = self._trial, self._expect, self.robot.arrived
@@ -302,14 +282,15 @@ def judge(trial: Trial, expect: Expect | None, limits: SafetyLimits) -> str:
         return ""
     if trial.detected_s is None:
         return f"not detected; tripped by {trial.cause}" if trial.cause else "not detected"
-    late_s = latency_s(trial) - (expect.within(limits) + limits.loop_period_s)
+    late_s = latency_s(trial, expect) - (expect.within(limits) + limits.loop_period_s)
     return f"detected {late_s:.4f} s too late" if late_s > 1e-6 else ""
 
 
-def latency_s(trial: Trial) -> float:
-    """From when it could be noticed to when it was."""
+def latency_s(trial: Trial, expect: Expect) -> float:
+    """From when it had to be noticed to when it was; 0 if it was before."""
     assert trial.detected_s is not None
-    return trial.detected_s - (trial.due_s or 0.0)
+    since_s = 0.0 if expect.due is None else trial.due_s
+    return 0.0 if since_s is None else trial.detected_s - since_s
 
 
 def _values(command: Command | None) -> NDArray[np.float32] | None:
