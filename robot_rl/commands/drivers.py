@@ -19,8 +19,8 @@ SIMULATED = frozenset({"mock", "sim"})
 
 
 def driver_names() -> list[str]:
-    """Interfaces that are installed; `ros` is not one of these, since its loop runs in a node of its own."""
-    return sorted(e.name for e in entry_points(group="robot_rl.drivers") if e.name != "ros")
+    """Interfaces that are installed."""
+    return sorted({e.name for e in entry_points(group="robot_rl.drivers")})
 
 
 def read_unit(path: Path | None) -> UnitConfig | None:
@@ -35,9 +35,10 @@ def interface_of(interface: str | None, unit: UnitConfig | None, others: tuple[s
     Raises ConfigError if it is not known, or if it would reach another robot than the unit that is named.
     """
     name = interface or (unit.driver if unit else "mock")
-    valid = [*driver_names(), *others]
+    valid = sorted({*driver_names(), *others})
     if name not in valid:
-        raise ConfigError(f"unknown interface {name!r}; valid: {', '.join(valid)}")
+        hint = "; 'ros' comes with ros_ws/src/robot_rl_bridge" if name == "ros" else ""
+        raise ConfigError(f"unknown interface {name!r}; valid: {', '.join(valid)}{hint}")
     if unit is not None and name not in SIMULATED and name != unit.driver:
         valid = ", ".join([unit.driver, *sorted(SIMULATED)])
         raise ConfigError(f"unit {unit.serial!r} is reached by {unit.driver!r}, not by {name!r}; valid: {valid}")

@@ -32,6 +32,8 @@ class EvaluateArgs:
     """Seed of the start states, equal for all policies."""
     nominal: bool = False
     """The model as written: no domain randomisation, sensor noise or latency."""
+    safety_filter: bool = False
+    """Limit targets as the robot's safety filter does when the policy is deployed."""
     randomization_file: Path | None = None
     """JSON file with some of the task's randomization settings, by name (as of `robot-rl train`)."""
     backend: str = "auto"
@@ -43,6 +45,7 @@ class EvaluateArgs:
 def run(args: EvaluateArgs) -> Result:
     import torch
 
+    from robot_rl.env import limited
     from robot_rl.training.config import read_randomization
     from robot_rl.training.evaluate import evaluate
     from robot_rl.training.policies import baselines, find_policy
@@ -60,6 +63,8 @@ def run(args: EvaluateArgs) -> Result:
         backend=args.backend,
         device=args.device,
     )
+    if args.safety_filter:
+        limited(env, task.name)
     policies = {args.policy: policy.make(env)}
     if policy.trained:
         policies = {"": policies[args.policy], **baselines(task, env, args.seed)}

@@ -69,6 +69,7 @@ def run(args: ExportArgs) -> Result:
 def _load_run(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Provenance, Path]:
     """(one environment, normalizer, actor, where they come from, where the bundle goes) of a run folder."""
     from robot_rl.bundle.export import Provenance
+    from robot_rl.env import limited
     from robot_rl.training.checkpoint import load_policy
 
     if args.task is not None or args.vec_normalize is not None or args.trust:
@@ -87,7 +88,10 @@ def _load_run(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Prov
         seeds={"training": config.seed},
         evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
     )
-    return _robot_env(config.task, 1, config.seed), normalizer, actor, provenance, args.policy / "bundle"
+    env = _robot_env(config.task, 1, config.seed)
+    if config.safety_filter:
+        limited(env, config.task)
+    return env, normalizer, actor, provenance, args.policy / "bundle"
 
 
 def _load_sb3(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Provenance, Path]:

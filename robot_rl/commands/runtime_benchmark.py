@@ -31,15 +31,17 @@ HOT_TICKS = 2000
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
+    """A policy of a real one's size."""
+
     robot: str
     hidden: tuple[int, ...]
     control_period_s: float
 
 
 CASES = (
-    _Case("unitree_g1", (512, 256, 128), 0.02),
-    _Case("leap_hand", (256, 256), 0.05),
+    Case("unitree_g1", (512, 256, 128), 0.02),
+    Case("leap_hand", (256, 256), 0.05),
 )
 
 
@@ -55,7 +57,7 @@ def benchmark() -> Result:
     return Result(ok=not slow, rows=tuple(rows), reason=f"slower than the target: {', '.join(slow)}" if slow else "")
 
 
-def _measure(case: _Case, path: Path) -> list[Row]:
+def _measure(case: Case, path: Path) -> list[Row]:
     import numpy as np
 
     from robot_rl.bundle.load import load_bundle
@@ -160,7 +162,7 @@ class _one_core:
             os.sched_setaffinity(0, self._before)
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, cases: tuple[Case, ...] = CASES) -> None:
     """Write one bundle per case: a real encoder and decoder around an MLP of the case's size with random weights."""
     import torch
     from torch import nn
@@ -173,7 +175,7 @@ def build(folder: Path) -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for case in CASES:
+    for case in cases:
         robot = get_robot(case.robot)
         n = len(robot.joints)
         action = ActionSpec(

@@ -110,7 +110,8 @@ def _confirm(spec: RobotSpec) -> None:
 
 
 def _ask(spec: RobotSpec, amplitude_rad: float) -> Ask:
-    from robot_rl.runtime.wiggle import Finding, tip_motion_m
+    from robot_rl.robots.tip_motion import tip_motion_m
+    from robot_rl.runtime.wiggle import Finding
 
     def ask(finding: Finding, direction: int) -> Finding | None:
         tip = tip_motion_m(spec, finding.joint, direction * amplitude_rad)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.errors import ConfigError, RobotRLError
-from robot_rl.robots import Chain, RobotSpec
 from robot_rl.runtime.interface import Clock, Health, RobotInterface
 from robot_rl.runtime.loop import damp_out
 from robot_rl.runtime.signals import StopFlag, stop_on_signals
@@ -145,6 +144,9 @@ class _Run:
         self._kd = np.array([j.kd_nms_rad for j in spec.joints])
         self._lower = np.array([j.lower_rad for j in spec.joints])
         self._upper = np.array([j.upper_rad for j in spec.joints])
+        margin = spec.safety.soft_margin * (self._upper - self._lower)
+        # Beyond these a watchdog on the way to the robot lets no target pass.
+        self._soft_lower, self._soft_upper = self._lower + margin, self._upper - margin
         self._from: Array | None = None
         self._first = True
         self._pose = self._holding_kp = np.zeros_like(self._kp)
@@ -172,11 +174,18 @@ class _Run:
         self._outside = (pose < self._lower - OUTSIDE_RAD) | (pose > self._upper + OUTSIDE_RAD)
         self._pose = pose
         self._holding_kp = np.where(self._outside, 0.0, self._config.stiffness * self._kp)
+        base = np.clip(pose, self._soft_lower, self._soft_upper)
         for share in self._times(GAIN_S):
-            state = self._step(pose, share * self._holding_kp)
-            if np.abs(state.joint_pos[0] - pose - share * GAIN_S * drift).max() > self._config.quiet_rad:
+            state = self._step(base, share * self._holding_kp)
+            if self._unasked(state, pose + share * GAIN_S * drift, base) is not None:
                 return None
-        return pose
+        return base
+
+    def _unasked(self, state: NumpyState, pose: Array, base: Array) -> int | None:
+        """The joint that left the way from `pose` to `base` most, if any did."""
+        position = state.joint_pos[0]
+        motion = np.maximum(np.minimum(pose, base) - position, position - np.maximum(pose, base))
+        return int(motion.argmax()) if motion.max() > self._config.quiet_rad else None
 
     def _try(self, i: int, stiffness: float) -> tuple[Finding, int]:
         if self._held is not None:
@@ -186,8 +195,11 @@ class _Run:
         candidates = [(i, 1)]
         for k in range(3):
             j, sign = candidates[k]
-            base = sign * pose[j]
-            mover = self._gain_up(i, base, stiffness, pose, drift)
+            base, bases = sign * pose[j], pose
+            if k == 0:
+                bases = np.clip(pose, self._soft_lower, self._soft_upper)
+                base = bases[i]
+            mover = self._gain_up(i, base, stiffness, pose, drift, bases)
             if mover is None:
                 direction = self._direction(i, base)
                 return self._to_and_fro(i, base, direction, stiffness), direction
@@ -200,7 +212,7 @@ class _Run:
         )
 
     def _direction(self, i: int, base: float) -> int:
-        return 1 if base + self._config.amplitude_rad <= self._upper[i] else -1
+        return 1 if base + self._config.amplitude_rad <= self._soft_upper[i] else -1
 
     def seen(self, ask: Ask, finding: Finding, direction: int) -> Finding:
         """What somebody says to have seen. The robot is held or damped, and Ctrl-C works, while they look."""
@@ -229,13 +241,13 @@ class _Run:
                 self._from = pose
                 return pose, drift
 
-    def _gain_up(self, i: int, base: float, stiffness: float, pose: Array, drift: Array) -> int | None:
-        """Bring the gain of joint `i` up at `base`; the joint that this moved, if it did."""
+    def _gain_up(self, i: int, base: float, stiffness: float, pose: Array, drift: Array, bases: Array) -> int | None:
+        """Bring the gain of joint `i` up at `base`; the joint that left the way from `pose` to `bases`, if any did."""
         for share in self._times(GAIN_S):
             state = self._drive(i, base, share * stiffness)
-            motion = np.abs(state.joint_pos[0] - pose - share * GAIN_S * drift)
-            if motion.max() > self._config.quiet_rad:
-                return int(motion.argmax())
+            mover = self._unasked(state, pose + share * GAIN_S * drift, bases)
+            if mover is not None:
+                return mover
         return None
 
     def _to_and_fro(self, i: int, base: float, direction: int, stiffness: float) -> Finding:
@@ -288,12 +300,18 @@ class _Run:
         now_s = self._clock.now()
         if state is None or now_s - float(state.stamp_s[0]) > STATE_AGE_S:
             raise WiggleAborted(f"no state of the robot for {STATE_AGE_S} s")
-        health: Health | None = getattr(self._robot, "health", lambda: None)()
-        if health is not None and health.motor_errors is not None and health.motor_errors.any():
-            errors = [f"{n} {e:#x}" for n, e in zip(self._names, health.motor_errors, strict=True) if e]
-            raise WiggleAborted(f"motor errors: {', '.join(errors)}")
+        self._check_health(getattr(self._robot, "health", lambda: None)())
         self._watch(state)
         return state
+
+    def _check_health(self, health: Health | None) -> None:
+        if health is None:
+            return
+        if health.motor_errors is not None and health.motor_errors.any():
+            errors = [f"{n} {e:#x}" for n, e in zip(self._names, health.motor_errors, strict=True) if e]
+            raise WiggleAborted(f"motor errors: {', '.join(errors)}")
+        if health.lost_packets > self._robot.spec.safety.lost_packets_trip:
+            raise WiggleAborted(f"{health.lost_packets} exchanges with the robot failed in a row")
 
     def _watch(self, state: NumpyState) -> None:
         position, velocity = state.joint_pos[0], state.joint_vel[0]
@@ -307,35 +325,3 @@ class _Run:
             if abs(position[farthest] - self._from[farthest]) > self._config.abort_rad:
                 shift = position[farthest] - self._from[farthest]
                 raise WiggleAborted(f"{self._names[farthest]} has moved by {shift:.2g} rad")
-
-
-def tip_motion_m(spec: RobotSpec, joint: str, angle_rad: float) -> tuple[str, Array] | None:
-    """Chain that `joint` is part of, and how its tip moves in the root body's frame when the joint turns by `angle_rad`
-    from the default pose, (3,) m. None for a joint of no chain."""
-    pose = {j.name: j.default_pos_rad for j in spec.joints}
-    for chain in spec.chains:
-        if any(link.joint == joint for link in chain.links):
-            turned = pose | {joint: pose[joint] + angle_rad}
-            return chain.name, _tip(chain, turned) - _tip(chain, pose)
-    return None
-
-
-def _tip(chain: Chain, pose: dict[str, float]) -> Array:
-    position, rotation = np.zeros(3), np.eye(3)
-    for link in chain.links:
-        position = position + rotation @ np.array(link.pos_m)
-        half = 0.5 * pose[link.joint]
-        turn = (math.cos(half), *(math.sin(half) * np.array(link.axis) / np.linalg.norm(link.axis)))
-        rotation = rotation @ _matrix(link.quat_wxyz) @ _matrix(turn)
-    return position + rotation @ np.array(chain.tip_pos_m)
-
-
-def _matrix(quat_wxyz: Sequence[float]) -> Array:
-    w, x, y, z = np.array(quat_wxyz) / np.linalg.norm(quat_wxyz)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )

@@ -126,7 +126,7 @@ def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"interface": "telepathy"}, "unknown interface 'telepathy'; valid: leap_hand, mock, sim, ros"),
+        ({"interface": "telepathy"}, "unknown interface 'telepathy'; valid: leap_hand, mock, ros, sim"),
         ({"interface": "ros", "auto_run": True}, "--auto-run is for simulated robots"),
         ({"interface": "leap_hand", "auto_run": True}, "--auto-run is for simulated robots"),
         ({"interface": "leap_hand"}, "interface 'leap_hand' needs --unit FILE"),

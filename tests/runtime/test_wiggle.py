@@ -13,9 +13,10 @@ from robot_rl.commands.wiggle import unit_lines
 from robot_rl.contract import JointCommand, NumpyState, RobotState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import FRANKA_PANDA, LEAP_HAND, UNITREE_G1, RobotSpec
+from robot_rl.robots.tip_motion import tip_motion_m
 from robot_rl.robots.unit import JointWiring, UnitConfig
 from robot_rl.runtime.interface import Health
-from robot_rl.runtime.wiggle import Finding, WiggleAborted, WiggleConfig, tip_motion_m, wiggle
+from robot_rl.runtime.wiggle import Finding, WiggleAborted, WiggleConfig, wiggle
 from robot_rl.testing.fakes import FakeClock
 
 CONFIG = WiggleConfig()
@@ -158,7 +159,8 @@ class Broken(Miswired):
     def health(self) -> Health | None:
         errors = np.zeros(16, np.int64)
         errors[2] = 0x20 if self._stiff and self.how == "error" else 0
-        return Health(self._clock.now(), motor_errors=errors)
+        lost = 11 if self._stiff and self.how == "lost" else 0
+        return Health(self._clock.now(), motor_errors=errors, lost_packets=lost)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,7 @@ class Broken(Miswired):
         ("silent", WiggleAborted, "no state of the robot for 0.2 s"),
         ("nan", WiggleAborted, "the state is not finite"),
         ("error", WiggleAborted, "motor errors: if_pip 0x20"),
+        ("lost", WiggleAborted, "11 exchanges with the robot failed in a row"),
         ("signal", WiggleAborted, "ended by SIGINT"),
         ("exception", OSError, "unplugged"),
     ],

@@ -24,6 +24,7 @@ setup(
             "teleop_node = robot_rl_bridge.teleop_node:console",
             "operator = robot_rl_bridge.operator:console",
         ],
+        "robot_rl.drivers": ["ros = robot_rl_bridge.driver:connect"],
         "robot_rl.benchmarks": [
             "ros = robot_rl_bridge.benchmark:benchmark",
             "exits = robot_rl_bridge.exit_paths:benchmark",
