@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robot_rl.benchmarks import braking_robots
 from robot_rl.commands.result import Result, Row
 from robot_rl.contract import ActionSpec, Contract, JointSpec, TensorSpec
 from robot_rl.robots import RobotSpec, SafetyProfile
@@ -37,6 +38,7 @@ TRIALS, DURATION_S = 200, 4.0
 INERTIA_SHARES = (0.5, 1.0, 2.0)
 LOAD_SHARE = 0.25
 STALE_TICKS = 2
+ROBOT_SHARES = (1.0, 1.5, 2.0)
 
 Law = Callable[[Array, Array, Array, Array], Array]
 """(target, joint_pos, joint_vel, target of the last tick), each (trials,) -> target to send (trials,)."""
@@ -240,7 +242,8 @@ COLOURS = {
 
 
 def benchmark() -> Result:
-    """Rows `braking/<servo>/<law>/inertia_<share>` and `.../load_<inertia share>` in rad, `.../travel` in s."""
+    """Rows `braking/<servo>/<law>/inertia_<share>` and `.../load_<inertia share>` in rad, `.../travel` in s; for the
+    project's robots `braking/<robot>/<rate>/<clipping or bound>/inertia_<share>` in rad beyond the hard limits."""
     rows: list[Row] = []
     for servo in SERVOS:
         for entry in ENTRIES:
@@ -252,6 +255,11 @@ def benchmark() -> Result:
                     rows.append(Row(f"{name}/{kind}_{share:g}", overshoot(servo, law, entry.period_s, plant), "rad"))
             plant = Plant(state_age_s=entry.state_age_s)
             rows.append(Row(f"{name}/travel", travel_s(servo, law, entry.period_s, plant), "s"))
+    for case in braking_robots.CASES:
+        for law_name, bound in (("clipping", False), ("bound", True)):
+            for share in ROBOT_SHARES:
+                worst = float(braking_robots.worst_beyond_rad(case, share, bound=bound).max())
+                rows.append(Row(f"braking/{case.name}/{law_name}/inertia_{share:g}", worst, "rad"))
     return Result(ok=True, rows=tuple(rows))
 
 
@@ -270,7 +278,14 @@ def table(rows: tuple[Row, ...]) -> str:
             cells.append(f"{travel:.2f} s" if isinstance(travel, float) and math.isfinite(travel) else "never")
             lines.append(f"| {TITLES[entry.name]} | " + " | ".join(cells) + " |")
         lines.append("")
-    return "\n".join(lines)
+    titles = [f"{law}, {share:g} I" for law in ("clipped", "bound") for share in ROBOT_SHARES]
+    lines += ["### The project's robots", ""]
+    lines += ["| | " + " | ".join(titles) + " |", "|---|" + "--:|" * len(titles)]
+    for case in braking_robots.CASES:
+        names = [f"{law}/inertia_{share:g}" for law in ("clipping", "bound") for share in ROBOT_SHARES]
+        cells = [f"{value[f'braking/{case.name}/{name}']:.3f}" for name in names]
+        lines.append(f"| {case.robot}, {case.loop_rate_hz:g} Hz | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def plot(rows: tuple[Row, ...], path: Path) -> None:

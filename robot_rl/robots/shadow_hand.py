@@ -13,7 +13,7 @@ not a hand that this project drives.
 from __future__ import annotations
 
 from robot_rl.contract import JointSpec
-from robot_rl.robots.spec import Chain, Link, RobotSpec, SafetyProfile
+from robot_rl.robots.spec import BACKUPS, Chain, Link, RobotSpec, SafetyProfile
 
 _ARMATURE = 2e-4
 
@@ -55,8 +55,8 @@ def _speed(name: str) -> float:
 def _inertia(name: str) -> float:
     """kg m². Largest about a joint over its poses, in the model of the hand."""
     if name.startswith("rh_WR"):
-        return 0.0115 if name == "rh_WRJ2" else 0.0064
-    return 0.0006 if name == "rh_LFJ5" else 0.00043
+        return 0.0116 if name == "rh_WRJ2" else 0.0065
+    return 0.00062 if name == "rh_LFJ5" else 0.00043
 
 
 _STRAIGHT = (1.0, 0.0, 0.0, 0.0)
@@ -114,7 +114,7 @@ SHADOW_HAND = RobotSpec(
         # A servo follows its target with some overshoot; a free fall or a fault goes far beyond.
         joint_vel_trip_rad_s=tuple(3 * _speed(name) for name in _JOINTS),
         joint_inertia_kg_m2=tuple(_inertia(name) for name in _JOINTS),
-        backup=("hold", "damp"),
+        backup=BACKUPS["hand"],
         stand_duration_s=2.0,
     ),
     state_fields=("joint_pos", "joint_vel", "joint_effort", "object_pos", "object_quat_wxyz"),

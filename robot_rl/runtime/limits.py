@@ -69,8 +69,8 @@ _STRICTER = {
     "brake_effort_share": "lower",
     "effort_clamp_share": "lower",
 }
-_NO_ORDER = ("damping_kd_nms_rad",)
-"""Fields of which neither more nor less is stricter."""
+_OPTIONAL = frozenset(f.name for f in dataclasses.fields(SafetyProfile) if "None" in str(f.type))
+"""Fields that None switches off."""
 
 
 def apply_overrides(
@@ -92,7 +92,7 @@ def apply_overrides(
     changes, lines = {}, []
     for name, given in overrides.items():
         current = getattr(profile, name)
-        value = _like(given, current, f"{source}: {name}")
+        value = None if given is None and name in _OPTIONAL else _like(given, current, f"{source}: {name}")
         if value == current:
             continue
         wider = not _is_tighter(name, current, value)
@@ -120,8 +120,8 @@ def _like(value: Any, current: Any, where: str) -> Any:
         good = good and (not current or len(value) == len(current))
         value = tuple(float(v) for v in value) if good else value
     else:
-        good = _is_number(value) or (current is None and value is None)
-        value = float(value) if good and value is not None and not isinstance(current, int) else value
+        good = _is_number(value)
+        value = float(value) if good and not isinstance(current, int) else value
     if not good:
         wanted = type(current).__name__
         if isinstance(current, tuple) and current and not isinstance(current[0], str):

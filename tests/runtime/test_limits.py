@@ -5,7 +5,7 @@ import pytest
 
 from robot_rl.errors import ConfigError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
-from robot_rl.runtime.limits import SafetyLimits, tighten
+from robot_rl.runtime.limits import SafetyLimits, apply_overrides, tighten
 from robot_rl.testing.bundles import TinyPolicy
 
 CONTRACT = TinyPolicy(LEAP_HAND).contract()
@@ -80,3 +80,84 @@ def test_a_wider_profile_is_refused_where_limits_are_made() -> None:
     wider = dataclasses.replace(LEAP_HAND.safety, state_damp_s=0.5)
     with pytest.raises(ConfigError, match=r"state_damp_s may only be tightened: 0\.5 is wider than 0\.1"):
         SafetyLimits.make(LEAP_HAND, CONTRACT, 0.05, wider)
+
+
+def test_overrides_of_a_unit_are_logged_with_their_source() -> None:
+    given = {"state_damp_s": 0.2, "soft_margin": 0.1, "deadman": True, "hold_limit_s": 2.0}
+    profile, lines = apply_overrides(LEAP_HAND.safety, given, may_widen=True, source="units/7.yaml")
+    assert (profile.state_damp_s, profile.soft_margin, profile.deadman) == (0.2, 0.1, True)
+    # What stays as it was is no change.
+    assert lines == (
+        "units/7.yaml: safety limit state_damp_s WIDENED from 0.1 to 0.2",
+        "units/7.yaml: safety limit soft_margin tightened from 0.05 to 0.1",
+        "units/7.yaml: safety limit deadman tightened from False to True",
+    )
+
+
+def test_one_number_stands_for_all_joints() -> None:
+    profile, _ = apply_overrides(LEAP_HAND.safety, {"target_rate_limit_rad_s": 3}, may_widen=False, source="x")
+    assert profile.target_rate_limit_rad_s == (3.0,) * 16
+    box = {"workspace_low_m": [-1, -1, -1], "workspace_high_m": [1, 1, 1]}
+    profile, _ = apply_overrides(LEAP_HAND.safety, box, may_widen=False, source="x")
+    assert profile.workspace_high_m == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("state_damp_s", 0.2), ("battery_trip_share", 0.1), ("motor_temperature_trip_c", 90.0), ("obs_z_trip", 20.0),
+        ("joint_inertia_kg_m2", [0.001] * 16), ("brake_effort_share", 0.9), ("brake_effort_share", None),
+        ("damping_kd_nms_rad", 0.2), ("overrun_hold_periods", 9.0), ("effort_trip_s", 1.0), ("deadman_s", 0.5),
+    ],
+)  # fmt: skip
+def test_widening_needs_a_unit_file(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"flag: safety limit {name} may only be tightened"):
+        apply_overrides(LEAP_HAND.safety, {name: value}, may_widen=False, source="flag")
+    _, lines = apply_overrides(LEAP_HAND.safety, {name: value}, may_widen=True, source="unit")
+    assert "WIDENED" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"state_hold": 0.1}, "u: unknown safety limits 'state_hold'; valid: damping_kd"),
+        ({"state_hold_s": "fast"}, "u: state_hold_s is 'fast'"),
+        ({"state_hold_s": float("nan")}, "u: state_hold_s is nan"),
+        ({"soft_margin": True}, "u: soft_margin is True"),
+        ({"deadman": 1}, "u: deadman is 1"),
+        ({"joint_vel_trip_rad_s": [1.0, 2.0]}, "16 numbers"),
+        ({"soft_margin": 0.7}, r"u: soft_margin must be in \[0, 0.5\)"),
+        ({"tilt_warn_share": -0.1}, "tilt_warn_share must be in"),
+        ({"lost_packets_trip": 0}, "lost_packets_trip must be positive"),
+    ],
+)
+def test_overrides_that_make_no_sense(given: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides(LEAP_HAND.safety, given, may_widen=True, source="u")
+
+
+def test_every_field_of_the_profile_has_a_stricter_side_or_is_the_unit_files_alone() -> None:
+    changed = {
+        float: lambda v: 0.99 * v,
+        int: lambda v: v - 1,
+        bool: lambda v: not v,
+        tuple: lambda v: v[1:] if v and isinstance(v[0], str) else tuple(0.99 * x for x in v) or None,
+        type(None): lambda v: 0.5,
+    }
+    for field in dataclasses.fields(UNITREE_G1.safety):
+        value = getattr(UNITREE_G1.safety, field.name)
+        if (other := changed[type(value)](value)) is None or field.name == "state_damp_s":
+            continue
+        profile, lines = apply_overrides(UNITREE_G1.safety, {field.name: other}, may_widen=True, source="u")
+        assert getattr(profile, field.name) == other
+        assert len(lines) == 1
+
+
+def test_braking_counts_on_its_share_less_the_load() -> None:
+    profile = dataclasses.replace(LEAP_HAND.safety, joint_load_nm=(0.05,) * 16)
+    limits = SafetyLimits.make(LEAP_HAND, CONTRACT, 0.02, profile)
+    assert limits.brake_accel is not None
+    # Half of 0.6 A x 0.366 N m/A less 0.05 N m, on 0.0021 kg m².
+    assert limits.brake_accel[0] == pytest.approx((0.5 * 0.2196 - 0.05) / 0.0021)
+    off = dataclasses.replace(LEAP_HAND, safety=dataclasses.replace(LEAP_HAND.safety, brake_effort_share=None))
+    assert SafetyLimits.make(off, CONTRACT, 0.02).brake_accel is None

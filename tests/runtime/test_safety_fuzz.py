@@ -121,7 +121,7 @@ def violations(robot: RobotSpec, ticks: int, insane: float, seed: int = 0) -> tu
     return found, fuzz.stiff / ticks
 
 
-@pytest.mark.parametrize(("insane", "least_stiff"), [(0.002, 0.3), (0.1, 0.005)])
+@pytest.mark.parametrize(("insane", "least_stiff"), [(0.002, 0.3), (0.1, 0.3)])
 @pytest.mark.parametrize("robot", [LEAP_HAND, UNITREE_G1])
 def test_a_random_walk_stays_in_bounds(robot: RobotSpec, insane: float, least_stiff: float) -> None:
     found, stiff = violations(robot, 1_000, insane)
