@@ -1,8 +1,9 @@
 """How long one control tick takes: state in, encoder + policy + decoder in ONNX, safety filter, command out.
 
-Three ways: `tick`, the real loop in real time, whose rehearsal warms the caches before each deadline; `tick_cold`, the
-same without rehearsal; `tick_hot`, ticks back to back. The policies have random weights and the size of real ones; the
-time does not depend on the values.
+Four ways: `tick`, the real loop in real time, whose rehearsal warms the caches before each deadline; `tick_recorded`,
+the same while everything is recorded, its ticks in turn with those that are not; `tick_cold`, without rehearsal;
+`tick_hot`, ticks back to back. `record` is the time that recording takes after a tick, in the loop. The policies have
+random weights and the size of real ones; the time does not depend on the values.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,10 @@ from robot_rl.commands.result import Result, Row
 
 if TYPE_CHECKING:
     from robot_rl.bundle.load import Bundle
-    from robot_rl.contract import Command
+    from robot_rl.contract import Command, JointCommand, NumpyState
     from robot_rl.robots import RobotSpec
     from robot_rl.runtime.controller import Controller, Tick
+    from robot_rl.runtime.recorder import Recorder
 
 TARGET_P50_MS, TARGET_P99_MS = 0.5, 2.0
 PACED_TICKS = 500
@@ -66,8 +69,10 @@ def _measure(case: Case, path: Path) -> list[Row]:
     robot = get_robot(case.robot)
     bundle = load_bundle(path)
     with _one_core():
+        plain, recorded, record_s = _side_by_side(bundle, robot, PACED_TICKS, path.parent)
         ticks = {
-            "tick": _paced(bundle, robot, PACED_TICKS),
+            "tick": plain,
+            "tick_recorded": recorded,
             "tick_cold": _paced(bundle, robot, COLD_TICKS, rehearse=False),
             "tick_hot": _hot(bundle, robot, HOT_TICKS),
         }
@@ -78,10 +83,67 @@ def _measure(case: Case, path: Path) -> list[Row]:
         for label, value, target in (("p50", p50, TARGET_P50_MS), ("p99", p99, TARGET_P99_MS)):
             against = ("target", float(value / target)) if name == "tick" else (None, None)
             rows.append(Row(f"{name}/{case.robot}/{label}", float(value), "ms", *against))
+    for label, share in (("p50", 50), ("p99", 99)):
+        rows.append(Row(f"record/{case.robot}/{label}", float(np.percentile(np.array(record_s) * 1e3, share)), "ms"))
     for part in ("policy_s", "filter_s"):
         median = float(np.median([getattr(t, part) * 1e3 for t in ticks["tick"]]))
         rows.append(Row(f"tick/{case.robot}/{part.removesuffix('_s')}/p50", median, "ms"))
     return rows
+
+
+class _EverySecondStretch:
+    """Records for a second, then not, and so on: what else the machine does then strikes both alike."""
+
+    def __init__(self, recorder: Recorder, loop_period_s: float) -> None:
+        self._recorder = recorder
+        self._stretch = max(1, round(1.0 / loop_period_s))
+        self._count = 0
+        self.seconds: list[float] = []
+        """Each time that a tick was recorded took."""
+
+    @property
+    def recording(self) -> bool:
+        return self._count // self._stretch % 2 == 1
+
+    def record(self, tick: Tick, state: NumpyState | None, sent: JointCommand) -> None:
+        if self.recording:
+            before = time.perf_counter()
+            self._recorder.record(tick, state, sent)
+            self.seconds.append(time.perf_counter() - before)
+        self._count += 1
+
+
+def _side_by_side(
+    bundle: Bundle, robot: RobotSpec, count: int, folder: Path
+) -> tuple[list[Tick], list[Tick], list[float]]:
+    """`count` ticks in RUN without and with recording, in one run, and the time of each recording.
+
+    Raises RobotRLError if the log lacks a tick: what was not written costs nothing.
+    """
+    from robot_rl.errors import RobotRLError
+    from robot_rl.runtime.controller import Controller
+    from robot_rl.runtime.interface import MonotonicClock
+    from robot_rl.runtime.loop import run
+    from robot_rl.runtime.recorder import Recorder
+    from robot_rl.testing.fakes import FakeRobot
+
+    clock, controller = MonotonicClock(), Controller(bundle, robot)
+    ticks: dict[bool, list[Tick]] = {False: [], True: []}
+    with Recorder(folder / f"{robot.name}.mcap", controller) as recorder:
+        stretches = _EverySecondStretch(recorder, controller.loop_period_s)
+        run(
+            controller,
+            FakeRobot(robot, clock),
+            clock,
+            until=lambda _: min(map(len, ticks.values())) >= count,
+            get_command=_command(bundle),
+            # The first tick after a change is the first that feels it.
+            on_tick=lambda tick: _operate(controller, tick, ticks[stretches.recording]),
+            recorder=stretches,
+        )
+    if recorder.dropped:
+        raise RobotRLError(f"{recorder.dropped} ticks were not recorded: {recorder.error or 'the disk is too slow'}")
+    return ticks[False], ticks[True], stretches.seconds
 
 
 def _paced(bundle: Bundle, robot: RobotSpec, count: int, *, rehearse: bool = True) -> list[Tick]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 DAMP_OUT_S = 1.0
 """How long damping is streamed before the robot is released."""
 
-REHEARSE_S = 0.002
-"""How long before a deadline the tick is rehearsed, in loops with four times as much between two ticks."""
+REHEARSE_S = 0.001
+"""How long before a deadline the tick is rehearsed, or twice as long as a tick takes, if that is more; in loops with
+four times as much between two ticks."""
 
 PHASE_GAIN = 0.2
 PHASE_STEP = 0.01
@@ -91,10 +92,11 @@ def run(
             period_s = controller.loop_period_s
             start_s = clock.now()
             deadline = 0
+            ahead_s = REHEARSE_S
             read_health: Callable[[], Health | None] = getattr(robot, "health", lambda: None)
             while not reason:
-                if rehearse and period_s >= 4 * REHEARSE_S:
-                    clock.sleep_until(start_s + deadline * period_s - REHEARSE_S)
+                if rehearse and period_s >= 4 * ahead_s:
+                    clock.sleep_until(start_s + deadline * period_s - ahead_s)
                     controller.rehearse()
                 due_s = start_s + deadline * period_s
                 if wait_for_state is None:
@@ -111,6 +113,7 @@ def run(
                 tick = controller.step(state, get_command(now_s) if get_command else None, now_s, health=read_health())
                 sent = robot.write(tick.command)
                 ticks += 1
+                ahead_s = max(REHEARSE_S, 2 * tick.tick_s)
                 if recorder is not None:
                     recorder.record(tick, state, sent)
                 if on_tick is not None:

@@ -35,7 +35,7 @@ def over_the_wire(message):
 
 def encoded(command: JointCommand = COMMAND, **changes) -> Float64MultiArray:
     arguments = {"session": 7, "sequence": 3, "now_s": 50.02, **changes}
-    return converters.command_message(command, NAMES, **arguments)
+    return converters.CommandWriter(NAMES).fill(command, **arguments)
 
 
 def decode(message: Float64MultiArray, names=NAMES):
@@ -201,3 +201,15 @@ def test_times_keep_their_microsecond(stamp_s: float) -> None:
 def test_importing_the_bridge_switched_field_checks_on() -> None:
     with pytest.raises(AssertionError):
         Float64(data="garbage")
+
+
+def test_a_writer_fills_one_message_again_and_again() -> None:
+    writer, n = converters.CommandWriter(NAMES), len(NAMES)
+    order = converters.JointOrder(NAMES, extra_allowed=False)
+    first = writer.fill(damping_command(np.full(n, 0.5), 1.0, 0.1), session=3, sequence=1, now_s=1.0)
+    assert converters.decode_joint_command(first, order).values[4] == pytest.approx(np.full(n, 0.5))
+    second = writer.fill(damping_command(np.full(n, 0.25), 2.0, 0.1), session=3, sequence=2, now_s=2.0)
+    received = converters.decode_joint_command(second, order)
+    assert second is first
+    assert (received.sequence, received.sent_s) == (2.0, 2.0)
+    assert received.values[4] == pytest.approx(np.full(n, 0.25))

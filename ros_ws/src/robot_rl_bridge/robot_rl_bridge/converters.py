@@ -132,38 +132,44 @@ def decode_imu(message: Imu) -> tuple[Array, Array, Array]:
     return np.array([q.w, q.x, q.y, q.z]), np.array([w.x, w.y, w.z]), np.array([a.x, a.y, a.z])
 
 
-def command_message(
-    command: JointCommand, joint_names: Sequence[str], *, session: int, sequence: int, now_s: float
-) -> Float64MultiArray:
-    """Raises MessageError naming the row that is not finite or has the wrong length, and for a time to live ≤ 0."""
-    n = len(joint_names)
-    data = np.empty(HEADER + len(ROWS) * n)
-    data[:HEADER] = session, sequence, now_s, min(command.expires_s - now_s, MAX_TIME_TO_LIVE_S)
-    data[HEADER:] = check_command(command, joint_names).reshape(-1)
-    _check_time_to_live(data[3])
-    return Float64MultiArray(
-        layout=MultiArrayLayout(
-            dim=[
-                MultiArrayDimension(label=",".join(ROWS), size=len(ROWS), stride=len(ROWS) * n),
-                MultiArrayDimension(label=",".join(joint_names), size=n, stride=n),
-            ],
-            data_offset=HEADER,
-        ),
-        data=doubles(data),
-    )
+class CommandWriter:
+    """Makes joint commands for one robot, in one message that it fills again and again: building it takes longer."""
+
+    def __init__(self, joint_names: Sequence[str]) -> None:
+        n = len(joint_names)
+        self.message = Float64MultiArray(
+            layout=MultiArrayLayout(
+                dim=[
+                    MultiArrayDimension(label=",".join(ROWS), size=len(ROWS), stride=len(ROWS) * n),
+                    MultiArrayDimension(label=",".join(joint_names), size=n, stride=n),
+                ],
+                data_offset=HEADER,
+            ),
+            data=doubles(np.zeros(HEADER + len(ROWS) * n)),
+        )
+        # A view of the message's own numbers.
+        self._data = np.frombuffer(cast("array[float]", self.message.data))
+        self._values = self._data[HEADER:].reshape(len(ROWS), n)
+
+    def fill(self, command: JointCommand, *, session: int, sequence: int, now_s: float) -> Float64MultiArray:
+        """`message`, valid until the next call.
+
+        Raises MessageError naming the row that is not finite or has the wrong length, and for a time to live ≤ 0.
+        """
+        self._data[:HEADER] = session, sequence, now_s, min(command.expires_s - now_s, MAX_TIME_TO_LIVE_S)
+        fill_rows(command, self._values)
+        _check_time_to_live(self._data[3])
+        return self.message
 
 
-def check_command(command: JointCommand, joint_names: Sequence[str]) -> Array:
-    """(5, n) the rows of a command. Raises MessageError naming what is not finite, negative or of the wrong length."""
-    n = len(joint_names)
-    values = np.empty((len(ROWS), n))
+def fill_rows(command: JointCommand, values: Array) -> None:
+    """Put a command's rows into `values` (5, n). Raises MessageError for what is not finite, negative or too long."""
     for row, name in enumerate(ROWS):
-        field = np.asarray(getattr(command, name))
-        if field.shape != (n,):
-            raise MessageError(f"joint command: {name} has shape {field.shape}, expected ({n},)")
+        field = getattr(command, name)
+        if np.shape(field) != values.shape[1:]:
+            raise MessageError(f"joint command: {name} has shape {np.shape(field)}, expected {values.shape[1:]}")
         values[row] = field
     _check_values(values)
-    return values
 
 
 def decode_joint_command(message: Float64MultiArray, order: JointOrder) -> CommandMessage:

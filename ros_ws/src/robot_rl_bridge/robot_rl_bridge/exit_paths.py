@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,8 +124,17 @@ class Outcome:
 class Rig:
     """Emulator, watchdog and policy node as processes, and a node that watches them and acts as the operator."""
 
-    def __init__(self, executor: Any, folder: Path, bundle: Path, raising: str = "") -> None:
-        self.executor, self.folder = executor, folder
+    def __init__(
+        self,
+        executor: Any,
+        folder: Path,
+        bundle: Path,
+        raising: str = "",
+        *,
+        command: Sequence[float] = COMMAND,
+        policy_program: Sequence[str] = (),
+    ) -> None:
+        self.executor, self.folder, self.goal = executor, folder, list(command)
         self.node = Node("exit_paths", enable_rosout=False)
         executor.add_node(self.node)
         self.operator = Operator(self.node, executor)
@@ -143,13 +152,13 @@ class Rig:
         self.processes = {
             "emulator": self._start("emulator", False, f"rate_hz:={EMULATOR_RATE_HZ}"),
             "watchdog": self._start("watchdog", raising == "watchdog", loop),
-            "policy": self._start("policy", raising == "policy", loop, f"bundle:={bundle}"),
+            "policy": self._start("policy", raising == "policy", loop, f"bundle:={bundle}", program=policy_program),
         }
 
     def drive(self, mode: str) -> None:
         """Bring the robot to "stand" or "run" the way a person does."""
         self.operator.up(60.0)
-        self.node.create_timer(0.05, lambda: self._command(COMMAND))
+        self.node.create_timer(0.05, lambda: self._command(self.goal))
         for attempt in range(ATTEMPTS):
             # A loaded machine may trip a check on the way: a person would try again as well.
             try:
@@ -220,9 +229,11 @@ class Rig:
                 process.kill()
                 process.wait()
 
-    def _start(self, node: str, raising: bool, *parameters: str) -> subprocess.Popen[bytes]:
+    def _start(
+        self, node: str, raising: bool, *parameters: str, program: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         code = _RAISING.format(node=node, **_RAISING_OF[node]) if raising else ""
-        program = ["-c", code] if raising else ["-m", f"robot_rl_bridge.{node}_node"]
+        program = program or (["-c", code] if raising else ["-m", f"robot_rl_bridge.{node}_node"])
         flags = [
             word
             for p in (f"robot:={LEAP_HAND.name}", f"realtime_priority:={PRIORITY}", *parameters)

@@ -49,6 +49,7 @@ class CommandOutput:
         self._mirror = node.create_publisher(
             JointState, topic.replace("joint_command", "joint_target"), ros_compat.SENSOR_QOS
         )
+        self._writer = converters.CommandWriter(spec.joint_names)
         self._publisher = node.create_publisher(Float64MultiArray, topic, ros_compat.COMMAND_QOS)
 
     def send(self, command: JointCommand) -> bool:
@@ -60,9 +61,7 @@ class CommandOutput:
         if command.expires_s <= now:
             return False
         self._sequence += 1
-        self._publisher.publish(
-            converters.command_message(command, self._names, session=self._session, sequence=self._sequence, now_s=now)
-        )
+        self._publisher.publish(self._writer.fill(command, session=self._session, sequence=self._sequence, now_s=now))
         if self._mirror.get_subscription_count():
             self._mirror.publish(converters.target_message(command, self._names, time.time()))
         return True
@@ -82,6 +81,7 @@ class PositionOutput:
     ) -> None:
         kind, self.topic, self._message = _POSITION_FORMS[form]
         self._node, self._names, self._period_s, self._measured = node, spec.joint_names, period_s, measured
+        self._rows = np.empty((len(converters.ROWS), len(spec.joints)))
         self._held: Array | None = None
         """Where the joints were when damping began."""
         create, qos = node.create_publisher, ros_compat.COMMAND_QOS
@@ -95,7 +95,7 @@ class PositionOutput:
         """
         if command.expires_s <= time.monotonic():
             return False
-        converters.check_command(command, self._names)
+        converters.fill_rows(command, self._rows)
         position = command.position
         if not command.kp.any():
             if self._held is None:

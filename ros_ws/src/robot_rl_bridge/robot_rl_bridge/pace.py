@@ -8,10 +8,11 @@ from typing import Any
 
 from robot_rl_bridge.ros_compat import MIN_SERVICE_S
 
-MAX_WINDOW_S = 0.0015
-"""Shorter than the time that the loop rehearses before a deadline."""
-WINDOW = 0.125
-"""Of a period. Less than half the interval of states that come up to four times per tick."""
+EARLY, MOST_EARLY_S = 0.125, 0.0005
+"""By how much of a period, and how much time, a state may begin its tick early: less than half the interval of states
+that come up to four times per tick, and than what the loop rehearses before a deadline."""
+LATE = 0.25
+"""Of a period: how long a tick waits for a state that is late. A fresh state late is worth more than an old one."""
 
 
 class StatePace:
@@ -23,12 +24,12 @@ class StatePace:
 
     def __init__(self, executor: Any, arrived_s: Callable[[], float], period_s: float) -> None:
         self._executor, self._arrived_s, self._period_s = executor, arrived_s, period_s
-        self._window_s = min(WINDOW * period_s, MAX_WINDOW_S)
+        self._early_s = min(EARLY * period_s, MOST_EARLY_S)
 
     def __call__(self, due_s: float) -> float:
         """How much later than `due_s` the nearest state came, s; 0 if none comes."""
-        opens_s = due_s - self._window_s
-        closes_s = max(due_s + self._window_s, time.monotonic() + MIN_SERVICE_S)
+        opens_s = due_s - self._early_s
+        closes_s = max(due_s + LATE * self._period_s, time.monotonic() + MIN_SERVICE_S)
         while True:
             now, arrived_s = time.monotonic(), self._arrived_s()
             if arrived_s >= opens_s or now >= closes_s:
