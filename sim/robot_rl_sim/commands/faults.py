@@ -41,11 +41,30 @@ class FaultsArgs:
     """Dynamics and sensors: unlike those of training, or as modelled."""
     bare: bool = True
     """Also run without the safety filter."""
+    ros: bool = False
+    """Instead over ROS 2, with real processes on real clocks: one trial each, to faults_ros.json and FAULTS_ROS.md.
+    Of a LEAP hand's bundles only."""
     out: Path | None = None
-    """Folder for faults.json and FAULTS.md instead."""
+    """Folder for what is written instead."""
 
 
 def run(args: FaultsArgs) -> Result:
+    return _run_over_ros(args) if args.ros else _run_in_process(args)
+
+
+def _run_over_ros(args: FaultsArgs) -> Result:
+    from robot_rl_sim.faults import over_ros
+
+    report = over_ros.run_over_ros(args.bundle, args.only)
+    folder = args.out or (args.bundle if args.bundle.is_dir() else args.bundle.parent)
+    data, text = over_ros.write_report(folder, report, f"robot-rl faults {args.bundle} --ros")
+    print(f"written: {data}, {text}", flush=True)
+    why = report.reason
+    details = {"faults": str(data), "page": str(text)}
+    return Result(ok=not why, rows=over_ros.rows(report), reason=why, details=details, quiet=True)
+
+
+def _run_in_process(args: FaultsArgs) -> Result:
     import torch
 
     from robot_rl.bundle.load import load_bundle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,11 +11,30 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from robot_rl.errors import RobotRLError
+from robot_rl.errors import MissingDependencyError, RobotRLError
 
 STOP_TIMEOUT_S = 5.0
 TAIL_LINES = 12
 NICENESS = -10
+
+
+def require_ros() -> None:
+    """Raises MissingDependencyError saying how to get what of ROS 2 is not installed."""
+    for package in ("rclpy", "robot_rl_bridge"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"{package} is not installed: on Linux x86_64 `make setup` installs ROS 2 from wheels; elsewhere "
+                "source a ROS 2 distribution and install ros_ws/src/robot_rl_bridge"
+            )
+
+
+def private_domain() -> dict[str, str]:
+    """Environment of processes that shall meet only one another: the loopback interface, a domain of their own."""
+    return {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 class Processes:

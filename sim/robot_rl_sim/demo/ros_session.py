@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from robot_rl.bundle.load import load_bundle
-from robot_rl.errors import MissingDependencyError, RobotRLError
+from robot_rl.errors import RobotRLError
 from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.robots import LEAP_HAND
 from robot_rl.runtime.log_reader import read_log
-from robot_rl_sim.demo.processes import Processes
+from robot_rl_sim.demo.processes import Processes, private_domain, require_ros
 from robot_rl_sim.tasks.reach.goals import TOLERANCE_M, sample_goals
 from robot_rl_sim.tasks.reach.hands import LEAP
 
@@ -71,23 +69,12 @@ def run_session(bundle: Path, out: Path, seconds: float, seed: int) -> RosSessio
 
     Raises MissingDependencyError without ROS 2, RobotRLError with the processes' last words if anything fails.
     """
-    for package in ("rclpy", "robot_rl_bridge"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(
-                f"{package} is not installed: on Linux x86_64 `make setup` installs ROS 2 from wheels; elsewhere "
-                "source a ROS 2 distribution and install ros_ws/src/robot_rl_bridge"
-            )
+    require_ros()
     _, goals = sample_goals(LEAP, max(1, round(seconds / GOAL_PERIOD_S)), seed)
     out.mkdir(parents=True, exist_ok=True)
     commands, record, log = out / "goals.json", out / "session.json", out / "session.mcap"
     commands.write_text(json.dumps(goals.tolist()))
-    environment = {
-        # The loopback interface only, and a domain of its own, so that nothing on the network can be met or moved.
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(1 + os.getpid() % 100),
-        "OMP_NUM_THREADS": "1",
-    }
-    with Processes(out / "logs", environment) as processes:
+    with Processes(out / "logs", private_domain()) as processes:
         ros = ("--ros-args", "-p", f"robot:={LEAP_HAND.name}")
         processes.start("emulator", "robot_rl_bridge.emulator_node", *ros, "-p", f"seed:={seed}")
         processes.start("watchdog", "robot_rl_bridge.watchdog_node", *ros, "-p", f"loop_rate_hz:={LOOP_RATE_HZ}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,16 @@ def rows(report: FaultReport) -> tuple[Row, ...]:
 
 def reason(report: FaultReport) -> str:
     """What failed; empty if nothing did."""
-    failed = report.failed
+    return failures({f.case.name: f.problem for f in report.findings})
+
+
+def failures(problems: Mapping[str, str]) -> str:
+    """One sentence on what is wrong with which fault; empty if nothing is."""
+    failed = {name: problem for name, problem in problems.items() if problem}
     if not failed:
         return ""
-    named = ", ".join(f.case.name for f in failed)
-    return f"{len(failed)} of {len(report.findings)} faults: {named}; first: {failed[0].problem}"
+    first, problem = next(iter(failed.items()))
+    return f"{len(failed)} of {len(problems)} faults: {', '.join(failed)}; {first}: {problem}"
 
 
 def line(finding: Finding) -> tuple[str, ...]:
@@ -97,9 +102,7 @@ def write_page(path: Path, report: FaultReport, command: str) -> None:
         f"{len(report.seeds)} seeds each; loop at {1 / report.limits.loop_period_s:.0f} Hz; `{command}`",
         *([f"- seeds left out, because the robot falls without a fault: {report.left_out}"] if report.left_out else []),
         "",
-        f"| {' | '.join(_HEADER)} |",
-        f"|{'---|' * len(_HEADER)}",
-        *(f"| {' | '.join(line(f))} |" for f in report.findings),
+        *markdown(_HEADER, [line(f) for f in report.findings]),
         "",
         "Worst of all seeds. `threshold`: what the robot's safety profile and the lines of `CHECKS` allow; a fault "
         "must be noticed one tick later at the latest. `latency`: from the fault's first effect, for thresholds of the "
@@ -110,11 +113,9 @@ def write_page(path: Path, report: FaultReport, command: str) -> None:
         "safety filter / without any, the same seeds. All commands, before and after, were finite and inside the "
         "limits, unless the verdict says otherwise.",
         "",
-        "| tolerated, or noticed by its consequences | because |",
-        "|---|---|",
-        *(f"| {c.name} | {c.reason} |" for c in tolerated),
+        *markdown(("tolerated, or noticed by its consequences", "because"), [(c.name, c.reason) for c in tolerated]),
     ]
-    _write(path, "\n".join(lines) + "\n")
+    write(path, "\n".join(lines) + "\n")
 
 
 def write_data(path: Path, report: FaultReport) -> None:
@@ -130,7 +131,7 @@ def write_data(path: Path, report: FaultReport) -> None:
         "reason": reason(report),
         "faults": {f.case.name: figures(f) for f in report.findings},
     }
-    _write(path, json.dumps(data, indent=1) + "\n")
+    write(path, json.dumps(data, indent=1) + "\n")
 
 
 def _worst(peaks: Sequence[Peaks], name: str) -> float:
@@ -141,7 +142,13 @@ def _most(values: Any) -> str:
     return Counter(values).most_common(1)[0][0]
 
 
-def _write(path: Path, text: str) -> None:
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines."""
+    return [f"| {' | '.join(cells)} |" for cells in (header, ("---",) * len(header), *lines)]
+
+
+def write(path: Path, text: str) -> None:
+    """Atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
