@@ -71,7 +71,7 @@ def write_report(folder: Path, report: RosReport, command: str) -> tuple[Path, P
         "",
         "One trial each, on real clocks. `latency`: from the emulator's or the policy's first wrong word, or the "
         "signal, to the policy node's tick that noticed it; for `damped by` and `expired`, to the robot's own report "
-        "that it is damped. One loop period, and 30 ms of transport on a busy machine, are allowed beyond the threshold. "
+        "that it is damped. One loop period, and 30 ms of transport on a busy machine, are allowed beyond it. "
         "A robot's temperatures, battery and motor errors reach the safety filter through drivers, not over these "
         "topics.",
     ]
