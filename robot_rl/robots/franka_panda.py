@@ -13,7 +13,7 @@ geometry, (30, 30, 30, 30, 10, 10, 5).
 """
 
 from robot_rl.contract import JointSpec
-from robot_rl.robots.spec import Chain, Link, RobotSpec, SafetyProfile
+from robot_rl.robots.spec import BACKUPS, Chain, Link, RobotSpec, SafetyProfile
 
 _PI = 3.141592653589793
 _S = 0.7071067811865476
@@ -64,7 +64,7 @@ FRANKA_PANDA = RobotSpec(
         joint_vel_trip_rad_s=tuple(speed for _, _, _, speed, *_ in _JOINTS.values()),
         # The largest diagonal entries of the mass matrix over all poses. Gravity is the vendor's to carry.
         joint_inertia_kg_m2=(3.3, 3.3, 1.35, 0.95, 0.14, 0.135, 0.106),
-        backup=("hold", "damp"),
+        backup=BACKUPS["arm_with_payload"],
         stand_duration_s=4.0,
     ),
     state_fields=("joint_pos", "joint_vel", "joint_effort"),

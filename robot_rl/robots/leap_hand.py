@@ -6,7 +6,7 @@ Joint ranges and link offsets: the MuJoCo Menagerie model of the hand (MIT licen
 """
 
 from robot_rl.contract import JointSpec
-from robot_rl.robots.spec import Chain, Link, RobotSpec, SafetyProfile
+from robot_rl.robots.spec import BACKUPS, Chain, Link, RobotSpec, SafetyProfile
 
 _ARMATURE = 1.7e-8 * 288**2
 _EFFORT = 0.6 * 0.366
@@ -95,7 +95,7 @@ LEAP_HAND = RobotSpec(
         # Without the braking bound, a target that jumps throws a finger 0.3 rad beyond its limit. What is held adds to
         # the inertia; braking with half of the torque leaves room for half of it again.
         joint_inertia_kg_m2=tuple(_inertia(name) for name in _JOINTS),
-        backup=("hold", "damp"),
+        backup=BACKUPS["hand"],
         stand_duration_s=2.0,
     ),
     # The object at hand is what a camera beside the hand reports; tasks without an object need none.

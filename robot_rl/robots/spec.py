@@ -14,6 +14,19 @@ BackupTier = Literal["recovery", "home", "hold", "damp"]
 """What takes over from a policy, from the one that needs to trust most to the one that needs nothing; see
 robot_rl.runtime.backups."""
 
+BACKUPS: dict[str, tuple[BackupTier, ...]] = {
+    "fixed_base": ("hold", "damp"),
+    # Motors hold at their torque limit; damping opens the hand.
+    "hand": ("hold", "damp"),
+    # With a low default pose it lies down first, and drops from there.
+    "quadruped": ("home", "damp"),
+    # Holding still mid-stride is a fall: a verified policy that recovers, or else damping at once.
+    "biped": ("recovery", "damp"),
+    # Once it is damped, its brakes or the drives' gravity compensation must bear the load.
+    "arm_with_payload": ("hold", "damp"),
+}
+"""What a soft trip falls back to, in order of preference, by kind of robot."""
+
 
 _NOT_NEGATIVE = (
     "hard_margin_rad", "hold_limit_s", "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s",

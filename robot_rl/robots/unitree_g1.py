@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from robot_rl.contract import JointSpec
-from robot_rl.robots.spec import RobotSpec, SafetyProfile
+from robot_rl.robots.spec import BACKUPS, RobotSpec, SafetyProfile
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ UNITREE_G1 = RobotSpec(
         ),
         tilt_trip_rad=1.0,
         base_ang_vel_trip_rad_s=6.0,
-        backup=("recovery", "damp"),
+        backup=BACKUPS["biped"],
         stand_duration_s=3.0,
         deadman=True,
     ),

@@ -1,16 +1,9 @@
 """Backup tiers: what takes over where a policy must not go on, and what each must be able to trust.
 
-A robot's profile names its tiers in order of preference (`SafetyProfile.backup`), and damping is the last of every one.
-After a soft trip the first of them whose information is still trusted takes over, and from there on it only goes down:
-each tier needs less information than the one above it, and damping needs none.
-
-| robot | backup | why |
-|---|---|---|
-| fixed base | hold, damp | nothing falls, and a hand or arm that stays put does least |
-| hand | hold, damp | motors hold at their torque limit; damping opens it |
-| quadruped | home, damp | with a low home pose it lies down first, and drops from there |
-| biped | recovery, damp | holding still mid-stride is a fall; without a verified policy that recovers, damp |
-| arm with payload | hold, damp | its brakes or the drives' gravity compensation must bear the load once it is damped |
+A robot's profile names its tiers in order of preference (`SafetyProfile.backup`; `robot_rl.robots.spec.BACKUPS` has the
+usual one for each kind of robot), and damping is the last of every one. After a soft trip the first of them whose
+information is still trusted takes over, and from there on it only goes down: each tier needs less information than the
+one above it, and damping needs none.
 """
 
 from __future__ import annotations

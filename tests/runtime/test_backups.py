@@ -11,6 +11,7 @@ from test_controller import PERIOD_S, Rig, answering, freeze, tiny
 from robot_rl.bundle.load import load_bundle
 from robot_rl.errors import BundleError, ConfigError, ContractError
 from robot_rl.robots import LEAP_HAND, ROBOTS, UNITREE_G1, RobotSpec
+from robot_rl.robots.spec import BACKUPS
 from robot_rl.runtime.backups import TIERS, TRUSTED_AFTER, Information, choose, trusted
 from robot_rl.runtime.checks import Cause, Severity, Target
 from robot_rl.runtime.controller import Controller, Request
@@ -67,9 +68,24 @@ def test_the_robots_own_preferences(robot: str, known: Information, tier: str) -
     assert choose(ROBOTS[robot].safety.backup, known) == tier
 
 
-def test_a_quadruped_lies_down_only_while_it_knows_which_way_is_up() -> None:
-    assert choose(("home", "damp"), Information.BASE) == "home"
-    assert choose(("home", "damp"), Information.JOINTS) == "damp"
+@pytest.mark.parametrize(
+    ("kind", "known", "tier"),
+    [
+        ("fixed_base", 1, "hold"),
+        ("fixed_base", 0, "damp"),
+        ("hand", 1, "hold"),
+        ("quadruped", 2, "home"),
+        ("quadruped", 1, "damp"),
+        ("biped", 3, "recovery"),
+        ("biped", 2, "damp"),
+        ("arm_with_payload", 1, "hold"),
+        ("arm_with_payload", 0, "damp"),
+    ],
+)
+def test_the_preferences_of_each_kind_of_robot(kind: str, known: int, tier: str) -> None:
+    assert choose(BACKUPS[kind], Information(known)) == tier
+    # A robot that has no recovery policy is damped at once.
+    assert choose(("damp",), Information(known)) == "damp"
 
 
 def limits(robot: RobotSpec, *, recovery: bool = True) -> SafetyLimits:

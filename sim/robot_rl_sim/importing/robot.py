@@ -13,6 +13,7 @@ import numpy as np
 from robot_rl.contract import JointSpec
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec, SafetyProfile
+from robot_rl.robots.spec import BACKUPS
 from robot_rl_sim.importing.drives import Drive
 from robot_rl_sim.importing.findings import Findings
 from robot_rl_sim.importing.loads import Loads, find_loads
@@ -110,7 +111,7 @@ def build_robot(
             joint_inertia_kg_m2=tuple(loads.inertia.tolist()),
             tilt_trip_rad=1.0 if base.floating else None,
             base_ang_vel_trip_rad_s=6.0 if base.floating else None,
-            backup=("damp",) if base.floating else ("hold", "damp"),
+            backup=("damp",) if base.floating else BACKUPS["fixed_base"],
             deadman=base.floating,
         ),
         state_fields=("joint_pos", "joint_vel", "joint_effort")
