@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from robot_rl_hardware import dynamixel_x as dxl
-from robot_rl_hardware.dynamixel_bus import BusError, DynamixelBus
+from robot_rl_hardware.dynamixel_bus import BusError, DynamixelBus, LineLostError
 from robot_rl_hardware.leap_options import LeapOptions
 
+ATTEMPTS = 3
+
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def find(bus: DynamixelBus, names: Mapping[int, str], options: LeapOptions) -> None:
@@ -17,7 +22,7 @@ def find(bus: DynamixelBus, names: Mapping[int, str], options: LeapOptions) -> N
     found: dict[int, int] = {}
     for servo in names:
         try:
-            found[servo] = bus.ping(servo)
+            found[servo] = _patiently(lambda servo=servo: bus.ping(servo))
         except BusError as error:
             _log.debug("%s", error)
     if not found:
@@ -40,10 +45,10 @@ def prepare(bus: DynamixelBus, names: Mapping[int, str], options: LeapOptions) -
 
 def _prepare(bus: DynamixelBus, servo: int, options: LeapOptions) -> None:
     def get(register: tuple[int, int]) -> int:
-        return int.from_bytes(bus.read(servo, *register)[0], "little")
+        return int.from_bytes(_patiently(lambda: bus.read(servo, *register))[0], "little")
 
     def put(register: tuple[int, int], value: int) -> None:
-        bus.write(servo, register[0], value.to_bytes(register[1], "little"))
+        _patiently(lambda: bus.write(servo, register[0], value.to_bytes(register[1], "little")))
 
     # First of all: nothing else may be set while it moves.
     put(dxl.TORQUE_ENABLE, 0)
@@ -71,11 +76,23 @@ def _prepare(bus: DynamixelBus, servo: int, options: LeapOptions) -> None:
         put(register, value)
 
 
+def _patiently(exchange: Callable[[], T]) -> T:
+    """In up to ATTEMPTS: before anything moves, one lost packet is no reason to refuse."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return exchange()
+        except LineLostError:
+            raise
+        except BusError as error:
+            _log.debug("%s", error)
+    return exchange()
+
+
 def switch_off(bus: DynamixelBus, names: Mapping[int, str], options: LeapOptions) -> None:
     """Torque off until every servo says that it is, then close the port. Raises nothing; logs who did not answer."""
     ids, problem = tuple(names), ""
     on = set(ids)
-    for _ in range(3):
+    for _ in range(ATTEMPTS):
         try:
             bus.sync_write(dxl.TORQUE_ENABLE[0], dict.fromkeys(ids, b"\0"))
             answers = bus.sync_read(ids, *dxl.TORQUE_ENABLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 from robot_rl.commands.main import Verb, load_verbs
 from robot_rl.commands.result import Result, Row
@@ -10,13 +11,14 @@ from robot_rl.commands.result import Result, Row
 
 @dataclass(frozen=True)
 class ListArgs:
-    """Show the tasks, robots, algorithms and verbs that are installed."""
+    """Show the tasks, robots, algorithms, interfaces and verbs that are installed."""
 
 
 def run(args: ListArgs) -> Result:
     from robot_rl.robots import get_robot, robot_names
 
     rows = [*_learning(), *(Row(f"robot/{name}", f"{len(get_robot(name).joints)} joints") for name in robot_names())]
+    rows += [Row(f"interface/{e.name}", e.value) for e in sorted(entry_points(group="robot_rl.drivers"))]
     for name, entry in load_verbs().items():
         rows.append(Row(f"verb/{name}", entry.value))
     return Result(ok=True, rows=tuple(rows))

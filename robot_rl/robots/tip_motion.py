@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,12 @@ def tip_motion_m(robot: RobotSpec, joint: str, angle_rad: float) -> tuple[str, A
     for chain in robot.chains:
         if any(link.joint == joint for link in chain.links):
             turned = pose | {joint: pose[joint] + angle_rad}
-            return chain.name, _tip(chain, turned) - _tip(chain, pose)
+            return chain.name, tip_position_m(chain, turned) - tip_position_m(chain, pose)
     return None
 
 
-def _tip(chain: Chain, pose: dict[str, float]) -> Array:
+def tip_position_m(chain: Chain, pose: Mapping[str, float]) -> Array:
+    """(3,) m, of the chain's tip in the root body's frame, at `pose`: joint -> rad."""
     position, rotation = np.zeros(3), np.eye(3)
     for link in chain.links:
         position = position + rotation @ np.array(link.pos_m)

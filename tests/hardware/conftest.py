@@ -36,7 +36,7 @@ class Emulator:
         """A unit file for this line; `joints` replaces wirings of single joints."""
         data = yaml.safe_load(EXAMPLE.read_text())
         # These tests share few cores with others: what they measure is not how soon an answer comes.
-        data["driver"]["options"] = {"port": str(self.link), "reply_timeout_s": 0.2} | options
+        data["driver"]["options"] = {"port": str(self.link), "reply_timeout_s": 0.5} | options
         data["joints"] |= joints or {}
         data["serial"] = serial
         path = self.folder / f"{serial}.yaml"

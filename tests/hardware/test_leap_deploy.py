@@ -7,13 +7,25 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Emulator
 
 from robot_rl.robots import LEAP_HAND
+from robot_rl.robots.tip_motion import tip_position_m
 
 BUNDLE = Path(__file__).parents[2] / "policies" / "leap_hand" / "leap-reach" / "v1"
-GOAL = ["0.0"] * 12
+# Fingertips of a reachable pose, m in the palm's frame: index, middle, ring, thumb.
+POSE = {
+    "if_mcp": 0.9, "if_rot": 0.1, "if_pip": 0.8, "if_dip": 0.6,
+    "mf_mcp": 0.4, "mf_rot": 0.0, "mf_pip": 0.9, "mf_dip": 0.4,
+    "rf_mcp": 0.7, "rf_rot": -0.1, "rf_pip": 0.4, "rf_dip": 0.7,
+    "th_cmc": 0.9, "th_axl": 0.6, "th_mcp": 0.5, "th_ipl": 0.5,
+}  # fmt: skip
+GOALS = np.concatenate([tip_position_m(chain, POSE) for chain in LEAP_HAND.chains])
+GOAL = [f"{x:.6f}" for x in GOALS]
+SERVOS = [1, 0, 2, 3, 5, 4, 6, 7, 9, 8, 10, 11, 12, 13, 14, 15]
+DEFAULT = {j.name: j.default_pos_rad for j in LEAP_HAND.joints}
 TICK = 2 * math.pi / 4096
 
 
@@ -40,7 +52,7 @@ def say(process: subprocess.Popen[str], word: str) -> None:
 
 @pytest.mark.slow
 def test_the_shipped_policy_runs_on_the_emulated_hand(emulator: Emulator, tmp_path: Path) -> None:
-    process = deploy(emulator, "--duration", "8", "--json", str(tmp_path / "r.json"), "--command", *GOAL)
+    process = deploy(emulator, "--duration", "10", "--json", str(tmp_path / "r.json"), "--command", *GOAL)
     until(process, "idle")
     assert emulator.do("torque") == []
     say(process, "stand")
@@ -49,16 +61,22 @@ def test_the_shipped_policy_runs_on_the_emulated_hand(emulator: Emulator, tmp_pa
     time.sleep(3.2)
     say(process, "run")
     until(process, "run")
-    time.sleep(1.0)
+    time.sleep(2.5)
     assert set(emulator.do("registers", address=84).values()) == {600}
+    # It does there what it learned: each fingertip within the task's 15 mm of its goal.
+    horns = emulator.do("positions")
+    pose = {name: horns[str(servo)] - math.pi for name, servo in zip(LEAP_HAND.joint_names, SERVOS, strict=True)}
+    tips = np.stack([tip_position_m(chain, pose) for chain in LEAP_HAND.chains])
+    start = np.stack([tip_position_m(chain, DEFAULT) for chain in LEAP_HAND.chains])
+    errors, before = (np.linalg.norm(x - GOALS.reshape(4, 3), axis=1) for x in (tips, start))
+    assert errors.max() < 0.015 < before.min(), (errors, before)
     assert process.wait(20) == 0
     assert emulator.do("torque") == []
     result = json.loads((tmp_path / "r.json").read_text())
     assert [mode for mode, _ in result["details"]["modes"]][:4] == ["idle", "damp", "stand", "run"]
     # What reached the servos stayed inside the joints' ranges.
-    servos = [1, 0, 2, 3, 5, 4, 6, 7, 9, 8, 10, 11, 12, 13, 14, 15]
     goals = emulator.do("goals")
-    for servo, joint in zip(servos, LEAP_HAND.joints, strict=True):
+    for servo, joint in zip(SERVOS, LEAP_HAND.joints, strict=True):
         low, high = (goal - math.pi for goal in goals[str(servo)])
         assert joint.lower_rad - TICK <= low < high <= joint.upper_rad + TICK
 

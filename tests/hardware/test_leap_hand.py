@@ -153,6 +153,12 @@ def test_refuses_to_connect(emulator: Emulator, faults: list[dict], options: dic
     assert hand.read() is None
 
 
+def test_a_damaged_answer_does_not_keep_it_from_connecting(emulator: Emulator) -> None:
+    emulator.do("corrupt", id=3, count=2)
+    with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.05)) as hand:
+        assert hand.read() is not None
+
+
 def test_the_port_belongs_to_one_process(emulator: Emulator) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()):
         rival = LeapHand(LEAP_HAND, emulator.unit())
