@@ -60,11 +60,8 @@ def reason(report: FaultReport) -> str:
 
 def failures(problems: Mapping[str, str]) -> str:
     """One sentence on what is wrong with which fault; empty if nothing is."""
-    failed = {name: problem for name, problem in problems.items() if problem}
-    if not failed:
-        return ""
-    first, problem = next(iter(failed.items()))
-    return f"{len(failed)} of {len(problems)} faults: {', '.join(failed)}; {first}: {problem}"
+    failed = [f"{name} ({problem})" for name, problem in problems.items() if problem]
+    return f"{len(failed)} of {len(problems)} faults failed: {', '.join(failed)}" if failed else ""
 
 
 def line(finding: Finding) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Finding:
     def problem(self) -> str:
         """The first, with how many there are; empty if all is well."""
         found = [(seed, p) for seed, p in enumerate(self.problems) if p]
-        return f"{found[0][1]} ({len(found)} of {len(self.problems)} seeds)" if found else ""
+        return f"{found[0][1]}, with {len(found)} of {len(self.problems)} seeds" if found else ""
 
     @property
     def due(self) -> tuple[Trial, ...]:
