@@ -254,8 +254,6 @@ def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller)
         raise MissingDependencyError(
             "the ROS 2 policy node is not installed; pip install 'robot-rl[ros]' and ros_ws/src/robot_rl_bridge"
         )
-    if args.unit is not None:
-        raise ConfigError("the policy node takes no unit file; set the robot's thresholds in its own parameters")
     if args.duration is not None or args.command:
         raise ConfigError("--duration and --command are the operator's under ROS 2; see `operator --help`")
     parameters = {
@@ -265,6 +263,8 @@ def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller)
     }
     if args.record is not None:
         parameters["log"] = args.record.resolve()
+    if args.unit is not None:
+        parameters["unit"] = args.unit.resolve()
     if args.recovery is not None:
         parameters["recovery"] = args.recovery.resolve()
     flags = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]

@@ -26,7 +26,7 @@ WORKSPACE = Path(__file__).resolve().parents[2] / "ros_ws" / "src"
 BRINGUP = WORKSPACE / "robot_rl_bringup"
 ARGUMENTS = {
     "sim.launch.py": {"robot", "bundle", "params", "log"},
-    "real.launch.py": {"robot", "bundle", "params", "log", "output", "gains"},
+    "real.launch.py": {"robot", "bundle", "params", "unit", "log", "output", "gains"},
     "teleop.launch.py": {"params", "joy"},
 }
 MODULES = {

@@ -39,7 +39,7 @@ from std_srvs.srv import Trigger
 from robot_rl.bundle.load import Bundle, load_bundle
 from robot_rl.contract import Command
 from robot_rl.errors import ConfigError, RobotRLError
-from robot_rl.robots import get_robot, robot_names
+from robot_rl.robots import robot_names
 from robot_rl.runtime.controller import Controller, Request, Tick
 from robot_rl.runtime.loop import run
 from robot_rl.runtime.modes import Mode
@@ -66,6 +66,7 @@ PARAMETERS = (
     ParameterSpec("bundle", "", "Policy bundle to run: a folder or a zip file."),
     ParameterSpec("recovery", "", "Bundle of a policy that takes over after a soft trip; empty: none."),
     ParameterSpec("robot", "leap_hand", "Robot that the topics lead to.", choices=robot_names()),
+    ros_compat.UNIT,
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the control loop; a multiple of the policy's rate.", 10.0, 1000.0),
     ParameterSpec("follow_states", True, "Begin a tick when its state arrives, not by this host's clock alone."),
     ParameterSpec("cmd_vel", "twist_stamped", "Type of the topic cmd_vel.", choices=("twist_stamped", "twist", "none")),
@@ -84,7 +85,9 @@ class PolicyNode(LifecycleNode):
         self.problem = ""
         """Why the last transition failed, or who else sends commands; empty if all is well."""
         self.finished = False
-        self.spec = get_robot(values["robot"])
+        self.spec, thresholds = ros_compat.robot_of(values)
+        for line in thresholds:
+            print(f"{self.get_name()}: {line}", flush=True)
         self._bundle_path, self._recovery_path, self._log_path = values["bundle"], values["recovery"], values["log"]
         self._loop_period_s = 1.0 / values["loop_rate_hz"]
         self._follow_states = values["follow_states"]

@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -27,7 +28,9 @@ from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, Reliabilit
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Float64
 
+from robot_rl.commands.drivers import read_unit, spec_of
 from robot_rl.errors import ConfigError, RobotRLError
+from robot_rl.robots import RobotSpec
 
 try:
     Float64().data = "not a number"  # type: ignore[assignment]
@@ -172,15 +175,27 @@ PRIORITY = ParameterSpec(
 )
 
 
-def raise_priority(priority: int) -> str:
-    """Ask for SCHED_FIFO with `priority`, for this thread and those started from it; says what was granted.
+UNIT = ParameterSpec(
+    "unit", "", "Unit file of the robot, hardware/units/<serial>.yaml, for its safety thresholds; empty: none."
+)
 
+
+def robot_of(values: Mapping[str, Any]) -> tuple[RobotSpec, tuple[str, ...]]:
+    """The robot of the parameters `robot` and `unit`, with the unit's thresholds, and a line about each of those."""
+    return spec_of(values["robot"], read_unit(Path(values["unit"]) if values["unit"] else None))
+
+
+def raise_priority(priority: int) -> str:
+    """Ask for SCHED_FIFO with `priority`, for the threads that this process has now; says what was granted.
+
+    The middleware's threads deliver the messages, so they are among them. Threads started later (a recorder's) are not.
     Never required: on a machine that does not grant it the loop runs as it is, and the log tells.
     """
     if priority == 0:
         return "scheduling: as started"
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setscheduler(int(thread.name), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except OSError as error:
         return f"scheduling: SCHED_FIFO {priority} not granted ({error.strerror}): needs CAP_SYS_NICE or rtprio"
     return f"scheduling: SCHED_FIFO {priority}"

@@ -22,7 +22,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from std_srvs.srv import Trigger
 
 from robot_rl.contract import JointCommand, damping_command
-from robot_rl.robots import get_robot, robot_names
+from robot_rl.robots import robot_names
 from robot_rl.runtime.interface import MonotonicClock
 from robot_rl.runtime.loop import damp_out
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
@@ -43,6 +43,7 @@ RIVAL_PERIOD_S = 1.0
 
 PARAMETERS = (
     ParameterSpec("robot", "leap_hand", "Robot that the commands lead to.", choices=robot_names()),
+    ros_compat.UNIT,
     ParameterSpec("loop_rate_hz", 100.0, "Rate of the policy node's control loop.", 10.0, 1000.0),
     ParameterSpec("feed_ticks", FEED_TICKS, "Loop periods without a usable command until the robot is damped.", 2, 20),
     ParameterSpec("output", FORMS[0], "Form in which the robot takes commands.", choices=FORMS),
@@ -58,7 +59,9 @@ class WatchdogNode(Node):
         super().__init__("watchdog", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
         print(f"{self.get_name()}: {ros_compat.raise_priority(values['realtime_priority'])}", flush=True)
-        self.spec = get_robot(values["robot"])
+        self.spec, thresholds = ros_compat.robot_of(values)
+        for line in thresholds:
+            print(f"{self.get_name()}: {line}", flush=True)
         self.period_s = 1.0 / values["loop_rate_hz"]
         self.watchdog = Watchdog(self.spec, self.period_s, values["feed_ticks"])
         self.damping_kd = self.watchdog.limits.damping_kd

@@ -21,6 +21,7 @@ def generate_launch_description() -> LaunchDescription:
     params = LaunchConfiguration("params")
     # Text, whatever it looks like: launch would otherwise guess a type, and make nothing of an empty value.
     bundle, log = (ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("bundle", "log"))
+    unit = ParameterValue(LaunchConfiguration("unit"), value_type=str)
     output = ParameterValue(LaunchConfiguration("output"), value_type=str)
     gains = ParameterValue(LaunchConfiguration("gains"), value_type=bool)
     return LaunchDescription(
@@ -32,6 +33,7 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=[FindPackageShare("robot_rl_bringup"), "/config/", robot, ".yaml"],
                 description="Parameter file.",
             ),
+            DeclareLaunchArgument("unit", default_value="", description="Unit file of the robot; empty: none."),
             DeclareLaunchArgument("log", default_value="", description="MCAP file to record to; empty: no record."),
             DeclareLaunchArgument(
                 "output",
@@ -46,7 +48,7 @@ def generate_launch_description() -> LaunchDescription:
                 executable="watchdog_node",
                 name="watchdog",
                 output="screen",
-                parameters=[params, {"robot": robot, "output": output, "gains": gains}],
+                parameters=[params, {"robot": robot, "unit": unit, "output": output, "gains": gains}],
             ),
             LifecycleNode(
                 package="robot_rl_bridge",
@@ -54,7 +56,7 @@ def generate_launch_description() -> LaunchDescription:
                 name="policy",
                 namespace="",
                 output="screen",
-                parameters=[params, {"bundle": bundle, "robot": robot, "log": log}],
+                parameters=[params, {"bundle": bundle, "robot": robot, "unit": unit, "log": log}],
             ),
         ]
     )
