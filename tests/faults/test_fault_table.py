@@ -111,7 +111,7 @@ def test_a_command_outside_the_limits_fails(running: Rig) -> None:
     assert "exceeds" in violation(command(kp=1.5 * limits.kp), limits, LEAP_HAND)
     assert "longer than" in violation(command(expires_s=1.0), limits, LEAP_HAND)
     trial = Trial(violations=["a", "b"])
-    assert judge(trial, None, limits) == "2 commands outside limits, first: a"
+    assert judge(trial, None, limits) == "2 commands that no robot must get, first: a"
 
 
 def test_the_filter_keeps_a_wild_policy_from_asking_for_wild_torque(running: Rig) -> None:

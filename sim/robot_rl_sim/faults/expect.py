@@ -117,9 +117,9 @@ def _misread(sight: Sight) -> bool:
 
 
 OLD = Expect((Cause.STATE_STALE,), Severity.HOLD, debounce(Cause.STATE_STALE), due=_old)
-FALL = Expect(_BODY, Severity.DAMP, debounce(Cause.TILT, Severity.DAMP), due=_tipped)
+FALL = Expect(_BODY, Severity.HOLD, debounce(Cause.TILT), due=_tipped)
 SHOVED = Expect(_BODY, Severity.HOLD, debounce(Cause.JOINT_VEL), due=_too_fast)
-DRIFTED = Expect(_BODY, Severity.DAMP, debounce(Cause.JOINT_LIMIT), due=_past_the_limit)
+DRIFTED = Expect(_BODY, Severity.HOLD, debounce(Cause.JOINT_LIMIT), due=_past_the_limit)
 MISREAD = Expect((Cause.STATE_FROZEN,), Severity.DAMP, lambda limits: limits.state_damp_s, due=_misread)
 # The clipped command may be one that training never saw, and then the policy's observation tells.
 STRANGE = Expect(

@@ -155,25 +155,21 @@ class _Watch:
         trial, expect, state = self._trial, self._expect, self.robot.arrived
         if tick.severity >= Severity.HOLD or tick.mode != Mode.RUN:
             self._tripped(t, tick.cause.value)
+        trial.violations += _missteps(tick, tripped=trial.cause not in ("", "expired"))
         if expect is None or state is None:
             return
         limits = self._rig.controller.limits
         if expect.due is not None and trial.detected_s is None:
-            if not expect.due(Sight(state, tick.age_s, self._rig.robot.joint_pos, limits)):
-                # Over before it had to be noticed.
-                trial.due_s = (
-                    trial.due_s if trial.due_s is not None and t - trial.due_s > expect.within(limits) else None
-                )
-            elif trial.due_s is None:
-                trial.due_s = t
+            if expect.due(Sight(state, tick.age_s, self._rig.robot.joint_pos, limits)):
+                trial.due_s = t if trial.due_s is None else trial.due_s
+            elif trial.due_s is not None and t - trial.due_s <= expect.within(limits):
+                trial.due_s = None  # over before it had to be noticed
         if expect.by == "runtime":
             noticed = tick.cause in expect.causes and tick.severity >= expect.severity
         else:
             noticed = expect.by == "filter" and bool(tick.modified[_BOUNDS, :].any())
         if noticed and trial.detected_s is None:
             trial.detected_s = t
-        if tick.mode in _DAMPED and (tick.command.kp.any() or tick.command.effort.any()):
-            trial.violations.append(f"stiff in mode {tick.mode.value}")
 
     def _on_step(self) -> None:
         if self._rig.robot.damping and (self._expect is None or self._expect.by == "robot"):
@@ -266,6 +262,17 @@ def violation(command: JointCommand, limits: SafetyLimits, spec: RobotSpec) -> s
     return f"lives {life_s} s, longer than {limits.time_to_live_s} s" if life_s > limits.time_to_live_s + 1e-9 else ""
 
 
+def _missteps(tick: Tick, tripped: bool) -> list[str]:
+    """What a tick must never do, once something has `tripped` or at all."""
+    mode = tick.mode.value
+    found = [f"runs on in spite of {tick.cause.value}"] if tripped and tick.mode == Mode.RUN else []
+    if tick.severity == Severity.DAMP and tick.mode not in _DAMPED:
+        found.append(f"not damped, but in mode {mode}")
+    if tick.mode in _DAMPED and (tick.command.kp.any() or tick.command.effort.any()):
+        found.append(f"stiff in mode {mode}")
+    return found
+
+
 def tilt_rad(rig: Rig) -> float:
     """True angle between the root body's and the world's up."""
     up = rig.robot.data.body(rig.spec.root_body).xmat.reshape(3, 3)[2, 2]
@@ -275,13 +282,15 @@ def tilt_rad(rig: Rig) -> float:
 def judge(trial: Trial, expect: Expect | None, limits: SafetyLimits) -> str:
     """What the trial shows to be wrong with the runtime; empty if all is well."""
     if trial.violations:
-        return f"{len(trial.violations)} commands outside limits, first: {trial.violations[0]}"
+        return f"{len(trial.violations)} commands that no robot must get, first: {trial.violations[0]}"
     if expect is None:
         return f"not tolerated: {trial.cause} after {trial.tripped_s:.3f} s" if trial.tripped_s is not None else ""
+    if trial.detected_s is None and trial.cause and expect.by == "runtime":
+        return f"not detected; tripped by {trial.cause}"
     if expect.due is not None and trial.due_s is None:
         return ""
     if trial.detected_s is None:
-        return f"not detected; tripped by {trial.cause}" if trial.cause else "not detected"
+        return "not detected"
     late_s = latency_s(trial, expect) - (expect.within(limits) + limits.loop_period_s)
     return f"detected {late_s:.4f} s too late" if late_s > 1e-6 else ""
 
