@@ -35,6 +35,8 @@ UNIT_TOLERANCE = 0.12
 """Of a factor, against that of a unit."""
 PRICE = 12.0
 """Of each mistake, in units of N log(squared error): odds of exp(6) against it before the data speak."""
+_MANY = 0.15
+"""Share of channels that must have moved for a unit to be seen."""
 _LAG_GAIN = 0.05
 """Least fall of the log squared error of every channel, for a lag to be one: a slow ramp fits at any."""
 LATE = 0.75
@@ -144,13 +146,13 @@ class _Fits:
 
     @classmethod
     def of(cls, pair: Pair, lag_s: float, unit: float, tolerance: Tolerance, samples: float) -> _Fits:
-        z = pair.z_at(lag_s) * unit
+        z = pair.z_at(lag_s)
         rows, n = z.shape
-        x = np.broadcast_to(pair.x if pair.x.ndim == 3 else pair.x[None], (n, rows, n))
+        x = np.broadcast_to((pair.x if pair.x.ndim == 3 else pair.x[None]) / unit, (n, rows, n))
         weight = np.ones((rows, n)) if pair.usable is None else pair.usable.astype(float)
         share = weight.mean(0)
         weight = weight / np.maximum(weight.sum(0), 1.0)
-        bounds = None if pair.low is None or pair.high is None else (pair.low, pair.high)
+        bounds = None if pair.low is None or pair.high is None else (pair.low / unit, pair.high / unit)
         return cls(
             (x, z), bounds, np.einsum("jti,ti->ji", x, weight), z.T @ weight, np.einsum("jti,jti,ti->ji", x, x, weight),
             (z * z).T @ weight, np.einsum("jti,tj,ti->ji", x, z, weight), tolerance, np.maximum(samples * share, 1.0),
@@ -205,14 +207,18 @@ class _Fits:
         source = self.squared_error(through, 0.0).argmin(0)
         channels = np.arange(len(source))
         ratio = np.abs(through[source, channels])
-        usable = np.sqrt(self.zz[source, channels]) * np.maximum(ratio, 1.0) > 3 * self.tolerance.floor
-        if usable.sum() < 0.3 * len(usable):
+        noise = self.free_error[source, channels] + self.tolerance.floor**2
+        error = np.sqrt(noise / (self.samples * np.maximum(self.zz[source, channels], 1e-18)))
+        usable = error < 0.1 * np.maximum(ratio, 0.3)
+        if usable.sum() < max(1.0, _MANY * len(usable)):
             return 0.0
-        ratio = ratio[usable]
-        for unit in UNITS:
-            if abs(np.median(ratio) / unit - 1) < UNIT_TOLERANCE and (np.abs(ratio / unit - 1) < 0.3).mean() > 0.6:
-                return unit
-        return 0.0
+        ratio, error = ratio[usable], error[usable]
+        # What comes thousands of times too small is next to nothing beside the noise, which many channels even out.
+        slack = 3 * float(np.median(error)) / math.sqrt(len(ratio))
+        away = {unit: abs(float(np.median(ratio)) - unit) / (UNIT_TOLERANCE * unit + slack) for unit in UNITS}
+        unit = min(away, key=lambda u: away[u])
+        near = np.abs(ratio - unit) < 0.3 * unit + 3 * error
+        return unit if away[unit] < 1 and near.mean() > 0.6 else 0.0
 
     def explain(self, signal: str) -> tuple[list[Cause], Array]:
         """The cheapest mistakes, and the rms error (n,) that they leave."""
@@ -223,7 +229,7 @@ class _Fits:
         mean_error = np.sqrt((self.free_error + limit.floor**2) / self.samples)
         moved = np.abs(mean) > limit.offset + 4 * mean_error
         # Another channel explains this one far better; or it is far away in rows that say nothing of a and c.
-        better = self.squared_error(1.0, 0.0) > 4 * self.free_error.min(0) + (4 * limit.floor) ** 2
+        better = self.squared_error(1.0, 0.0) > 4 * self.free_error.min(0) + (2 * limit.floor) ** 2
         residual = np.sqrt(np.diagonal(self.squared_error(1.0, 0.0)))
         wrong = np.diagonal(off & (self._far(a) | (a < 0)) | moved | better) | (residual > 2 * limit.offset)
         if not wrong.any():
@@ -243,9 +249,10 @@ class _Fits:
         costs[2][np.abs(mean) < limit.offset] = np.inf
         costs[3][~self._far(through) & (through > 0)] = np.inf
         costs[3][through < 0] += PRICE
+        costs[5][~self._far(a) & (a > 0)] = np.inf
         chosen = costs.argmin(0)
-        channels = np.flatnonzero(wrong)
         price = costs.min(0) + 0.5 * PRICE * ~np.eye(n, dtype=bool)
+        channels = _closed(price, wrong)
         sources = channels[assign(price[np.ix_(channels, channels)].T)]
         causes: list[Cause] = []
         if (channels != sources).any():
@@ -260,10 +267,32 @@ class _Fits:
             if "scale" in kinds and factor < 0:
                 kinds, factor = ("sign", *kinds), -factor
             causes += [Cause(k, signal, (i,), {"scale": factor, "offset": offset}.get(k, 0.0)) for k in kinds]
-        return causes, residual
+        return _joined(causes, signal, n), residual
 
     def _far(self, factor: Array) -> NDArray[np.bool_]:
         return np.abs(np.log(np.maximum(np.abs(factor), 1e-9))) > math.log(self.tolerance.factor)
+
+
+def _joined(causes: list[Cause], signal: str, n: int) -> list[Cause]:
+    """One scale of the whole signal for as good as the same scale of each of its channels."""
+    scales = [cause for cause in causes if cause.kind == "scale"]
+    values = np.array([cause.value for cause in scales])
+    if len(scales) < max(n, 3) or np.abs(np.log(values / np.median(values))).max() > math.log(1.35):
+        return causes
+    rest = [cause for cause in causes if cause.kind != "scale"]
+    return [*rest, Cause("scale", signal, value=float(np.median(values)))]
+
+
+def _closed(price: Array, wrong: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Channels that are wrong, and those whose value stands in one of them, though they seem right."""
+    members = wrong.copy()
+    while True:
+        best = price.argmin(0)
+        inside = np.where(members[:, None], price, np.inf).min(0)
+        missing = members & (price.min(0) + PRICE < inside)
+        if not missing.any():
+            return np.flatnonzero(members)
+        members[best[missing]] = True
 
 
 def assign(cost: Array) -> NDArray[np.int64]:

@@ -19,8 +19,12 @@ EITHER = "joint_vel or joint_pos"
 """Signal of a cause where the two disagree, and no target says which of them is wrong."""
 _BLAMED = 4
 """More differences between joint_vel and joint_pos than this are not each held against the other."""
-_BEYOND_RAD = 0.3
-"""A joint this far outside its limits is not there."""
+AT_REST = "joint_pos at rest"
+"""Signal of a cause that is known from where the joints are: whether joint_vel shares it cannot be seen."""
+_BEYOND_RAD = 0.07
+"""A joint this far outside its limits is not there: stops give way by 0.02, and encoders are off by as much."""
+_OFTEN, _MANY = 0.05, 0.3
+"""Share of the time, and of the joints, that must be elsewhere for the unit to be wrong."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,11 @@ def diagnose(flight: Flight) -> Diagnosis:
 
 def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[str]]:
     """joint_pos, joint_vel and target: which of the three is wrong where two disagree."""
+    resting = _resting(flight)
+    flight = mend(flight, [replace(cause, signal="joint_pos") for cause in resting])
     velocity = relations.joint_velocity(flight)
     if velocity is None:
-        return [], {}, ["joints: the flight is too short"]
+        return resting, {}, ["joints: the flight is too short"]
     # What is said of joint_vel against joint_pos may be the other one's mistake, if the target disagrees as well.
     options = []
     n = len(velocity.causes)
@@ -79,7 +85,22 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
     else:
         comparisons["target"] = servo
         causes += servo.causes
-    return causes, comparisons, notes
+    return resting + causes, comparisons, notes
+
+
+def _resting(flight: Flight) -> list[Cause]:
+    """Mistakes of positions that lie where no joint can be: known even of a robot that refuses to move."""
+    low = np.array([j.lower_rad for j in flight.contract.joints])
+    high = np.array([j.upper_rad for j in flight.contract.joints])
+    pos = flight.state["joint_pos"]
+
+    def outside(pos: Array) -> NDArray[np.bool_]:
+        return ((pos < low - _BEYOND_RAD) | (pos > high + _BEYOND_RAD)).mean(0) > _OFTEN
+
+    wrong = outside(pos)
+    if wrong.sum() <= max(1.0, _MANY * len(wrong)) or outside(np.deg2rad(pos)).any():
+        return []
+    return [Cause("unit", AT_REST, value=180 / np.pi)]
 
 
 def _outside(flight: Flight) -> float:

@@ -28,8 +28,9 @@ G_M_S2 = 9.80665
 
 JOINT_VEL = Tolerance(factor=1.2, offset=0.05, floor=0.005)
 """Offset and floor in rad of a window's travel: 0.25 rad/s."""
-SERVO = Tolerance(factor=1.2, offset=0.08, floor=0.01)
-"""rad. Encoders are off by up to 0.02, and motors by 10 % in strength: of a tracking error of 0.3, 0.03."""
+SERVO = Tolerance(factor=1.35, offset=0.09, floor=0.01)
+"""rad. Encoders are off by up to 0.02, and motors and their measured torques by 20 %: of a tracking error of 0.3 that
+leaves 0.06."""
 ANG_VEL = Tolerance(factor=1.2, offset=0.03, floor=0.01)
 """rad of a window's rotation: 0.1 rad/s."""
 LIN_ACC = Tolerance(factor=3.0, offset=0.6, floor=0.3)
@@ -138,14 +139,16 @@ def servo(flight: Flight) -> Comparison | None:
 
     everything = list(range(q.shape[1]))
     found = follow("target", everything)
-    struck = sorted({i for cause in found.causes for i in cause.channels})
-    if not struck or any(not cause.channels for cause in found.causes):
+    struck = sorted({cause.channels[0] for cause in found.causes if cause.kind == "scale" and cause.channels})
+    others = tuple(cause for cause in found.causes if not set(cause.channels) & set(struck))
+    if not struck:
         return found
-    # Only of joints that are wrong: the measured load is noisy, and would make small scales of good ones.
+    # The load does not grow with a position that is read too large: only this form of the relation then fits. It is
+    # asked of no other joints, since the measured load is noisy, and would make small scales of good ones.
     by_target, by_joints = follow("target", struck), follow("joints", struck)
-    if by_joints.cost + PRICE / 2 >= by_target.cost:
+    if {cause.kind for cause in by_joints.causes} != {"scale"} or by_joints.cost >= by_target.cost:
         return found
-    return replace(found, causes=tuple(_renumbered(cause, struck) for cause in by_joints.causes))
+    return replace(found, causes=(*others, *(_renumbered(cause, struck) for cause in by_joints.causes)))
 
 
 def _renumbered(cause: Cause, channels: list[int]) -> Cause:

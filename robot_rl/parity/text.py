@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robot_rl.parity.compare import UNITS, Cause
-from robot_rl.parity.diagnose import EITHER
+from robot_rl.parity.diagnose import AT_REST, EITHER
 
 AXES = {"imu_ang_vel_b": "xyz", "imu_lin_acc_b": "xyz", "imu_quat_wxyz": "wxyz"}
 
 _SERVO_UNITS = {"target": "rad", "joints": "rad", "imu_ang_vel_b": "rad/s", "imu_lin_acc_b": "m/s²"}
-
-_SIGNALS = {
-    "target": "the servos obey",
-    "joints": "joint_pos shows",
-    EITHER: "joint_vel, or joint_pos, shows",
-}
 
 
 def names(signal: str, joints: Sequence[str]) -> tuple[str, ...]:
@@ -62,6 +56,8 @@ def _where_to_mend(signal: str) -> str:
         return "Tell the servos their targets, or, if it is the state that is wrong, report positions,"
     if signal == "joints":
         return "Report joint_pos and joint_vel, or tell the servos their targets,"
+    if signal == AT_REST:
+        return "Report joint_pos"
     if signal == EITHER:
         return "Report whichever of the two is wrong"
     return f"Report {signal}"

@@ -18,7 +18,7 @@ import numpy as np
 from robot_rl.bundle.load import Bundle, load_bundle
 from robot_rl.commands.result import Result, Row
 from robot_rl.parity.compare import Cause
-from robot_rl.parity.diagnose import EITHER, diagnose
+from robot_rl.parity.diagnose import AT_REST, EITHER, diagnose
 from robot_rl.robots import get_robot
 from robot_rl_sim.parity.flights import fly
 from robot_rl_sim.parity.mismatches import Mismatch, draw
@@ -93,6 +93,8 @@ def is_it(cause: Cause, mismatch: Mismatch) -> bool:
     """Whether `cause` is the right name for `mismatch`: its kind, its signal, and exactly its channels."""
     if cause.kind != mismatch.kind or set(cause.channels) != set(mismatch.channels):
         return False
+    if cause.signal == AT_REST:
+        return mismatch.signal in ("joints", "joint_pos")
     if mismatch.signal in _SERVO:
         return cause.signal in _SERVO
     return cause.signal == mismatch.signal or (cause.signal == EITHER and mismatch.signal in EITHER.split(" or "))

@@ -24,7 +24,7 @@ NOISE = {
     "joint_pos": 0.01,
     "joint_vel": 0.5,
     "joint_effort": 0.03,
-    "imu_quat_wxyz": 0.03,
+    "imu_quat_wxyz": 0.02,
     "imu_ang_vel_b": 0.2,
     "imu_lin_acc_b": 0.5,
 }
@@ -35,14 +35,15 @@ LIMP_S, ROCKED_S, RUN_S = 2.5, 2.0, 5.0
 _GOAL_S = 1.0
 _ROCKING_RAD, _ROCKING_HZ, _FADE_S = 0.25, np.array([0.5, 0.6, 0.4]), 0.5
 """About each axis of the trunk, and how quickly it ends."""
-_PUSH_M_S, _TURN_RAD_S, _PUSH_EVERY_S = 0.2, 0.5, 1.0
+_BY_HAND_RAD, _BY_HAND_HZ, _BY_HAND_SHARE = 0.3, 0.8, 0.5
+"""The last: of each joint's effort limit."""
 
 
 def fly(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, loop_period_s: float) -> Flight:
     """Stand, then run for RUN_S, on a robot drawn from `seed`.
 
-    A floating base hangs until RUN, limp for LIMP_S and rocked by somebody for ROCKED_S; in RUN somebody pushes it.
-    What does not move cannot be judged.
+    For LIMP_S it is limp, and somebody moves every joint by hand. A floating base hangs until RUN, and is rocked for
+    ROCKED_S. What does not move cannot be judged.
     """
     spec = get_robot(bundle.contract.robot)
     rng = np.random.default_rng(seed)
@@ -58,10 +59,9 @@ def fly(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, loop_period_s
     recorder = FlightRecorder(bundle.contract)
     command = bundle.contract.command
     goals = None if command is None else bundle.golden[f"in/{command.name}"]
-    limp_s = LIMP_S if spec.floating_base else 0.1
-    start_s, run_s, next_push_s = clock.now(), math.inf, -math.inf
-    phases = rng.uniform(0, 2 * math.pi, 3)
-    longest_s = limp_s + spec.safety.stand_duration_s + 2.0 + RUN_S
+    start_s, run_s = clock.now(), math.inf
+    phases = rng.uniform(0, 2 * math.pi, max(3, len(spec.joints)))
+    longest_s = LIMP_S + spec.safety.stand_duration_s + 2.0 + RUN_S
     while clock.now() - start_s < longest_s and clock.now() - run_s < RUN_S:
         now_s = clock.now()
         state = robot.read()
@@ -70,21 +70,16 @@ def fly(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, loop_period_s
             controller.feed_deadman(now_s)
         tick = controller.step(state, goal, now_s)
         recorder.record(tick, state, robot.write(tick.command))
-        if tick.mode == Mode.IDLE and now_s - start_s > limp_s and math.isinf(run_s):
+        if tick.mode == Mode.IDLE and now_s - start_s > LIMP_S and math.isinf(run_s):
             controller.request(Request.STAND)
         elif tick.mode == Mode.STAND:
             controller.request(Request.RUN)
         elif tick.mode == Mode.RUN and math.isinf(run_s):
-            run_s, next_push_s, sim.suspended = now_s, now_s + 0.5, False
-        if spec.floating_base:
-            if sim.suspended:
-                fading = np.clip((ROCKED_S - (now_s - start_s)) / _FADE_S, 0.0, 1.0)
-                swing = np.sin(2 * math.pi * _ROCKING_HZ * now_s + phases)
-                sim.tilt_gantry(fading * _ROCKING_RAD * swing)
-            if not math.isinf(run_s) and now_s > next_push_s:
-                next_push_s += _PUSH_EVERY_S
-                sim.data.qvel[:2] += rng.uniform(-_PUSH_M_S, _PUSH_M_S, 2)
-                sim.data.qvel[3:6] += rng.uniform(-_TURN_RAD_S, _TURN_RAD_S, 3)
+            run_s, sim.suspended = now_s, False
+        _by_hand(sim, now_s - start_s, LIMP_S, phases)
+        if sim.suspended:
+            fading = np.clip((ROCKED_S - (now_s - start_s)) / _FADE_S, 0.0, 1.0)
+            sim.tilt_gantry(fading * _ROCKING_RAD * np.sin(2 * math.pi * _ROCKING_HZ * now_s + phases[:3]))
         clock.advance(loop_period_s)
     return recorder.flight()
 
@@ -114,3 +109,22 @@ def _turned(spec: RobotSpec, rng: np.random.Generator) -> mujoco.MjModel:
         yaw = float(rng.choice([-1, 1]) * rng.uniform(0.5, math.pi - 0.2))
         model.body(spec.root_body).quat = (math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2))
     return model.compile()
+
+
+def _by_hand(sim: SimRobot, time_s: float, until_s: float, phases: np.ndarray) -> None:
+    """Torque about each joint, as of somebody who moves it to and fro, and has it in its default pose `until_s`."""
+    model, data = sim.model, sim.data
+    data.xfrc_applied[:, 3:] = 0.0
+    if time_s > until_s:
+        return
+    fading = min(1.0, (until_s - time_s) / _FADE_S)
+    for i, joint in enumerate(sim.spec.joints):
+        room = min(joint.default_pos_rad - joint.lower_rad, joint.upper_rad - joint.default_pos_rad)
+        swing = fading * min(_BY_HAND_RAD, 0.4 * room) * math.sin(2 * math.pi * _BY_HAND_HZ * time_s + phases[i])
+        error = joint.default_pos_rad + swing - sim.joint_pos[i]
+        torque = joint.kp_nm_rad * error - joint.kd_nms_rad * sim.joint_vel[i]
+        limit = _BY_HAND_SHARE * joint.effort_limit_nm
+        body = int(model.joint(joint.name).bodyid[0])
+        axis = data.xaxis[model.joint(joint.name).id] * float(np.clip(torque, -limit, limit))
+        data.xfrc_applied[body, 3:] += axis
+        data.xfrc_applied[model.body_parentid[body], 3:] -= axis

@@ -196,7 +196,7 @@ _UNITS = {
     "imu_ang_vel_b": (180 / math.pi,),
     "imu_lin_acc_b": (1 / 9.80665,),
 }
-_OFFSETS = {"joints": (0.15, 0.3), "target": (0.15, 0.3), "imu_ang_vel_b": (0.2, 0.4), "imu_lin_acc_b": (1.5, 3.0)}
+_OFFSETS = {"joints": (0.12, 0.3), "target": (0.12, 0.3), "imu_ang_vel_b": (0.2, 0.4), "imu_lin_acc_b": (1.5, 3.0)}
 
 
 def draw(rng: np.random.Generator, spec: RobotSpec, control_period_s: float, count: int) -> tuple[Mismatch, ...]:
@@ -207,14 +207,14 @@ def draw(rng: np.random.Generator, spec: RobotSpec, control_period_s: float, cou
     while len(drawn) < count:
         kind = str(rng.choice(kinds))
         signal = str(rng.choice([s for s in CATALOGUE[kind] if s in measured]))
-        new = _draw_one(rng, kind, signal, len(spec.joints), control_period_s)
+        new = _draw_one(rng, kind, signal, spec, control_period_s)
         if not any(_entangled(new, other) for other in drawn):
             drawn.append(new)
     return tuple(drawn)
 
 
-def _draw_one(rng: np.random.Generator, kind: str, signal: str, n_joints: int, control_period_s: float) -> Mismatch:
-    width = n_joints if signal in _JOINTS else 3
+def _draw_one(rng: np.random.Generator, kind: str, signal: str, spec: RobotSpec, control_period_s: float) -> Mismatch:
+    width = len(spec.joints) if signal in _JOINTS else 3
     one = (int(rng.integers(width)),)
     if kind == "permutation":
         return Mismatch(kind, signal, tuple(rng.choice(width, int(rng.integers(2, 4)), replace=False).tolist()))
@@ -224,7 +224,13 @@ def _draw_one(rng: np.random.Generator, kind: str, signal: str, n_joints: int, c
         value = float(rng.uniform(1.5, 2.0) ** rng.choice([-1, 1]))
         return Mismatch(kind, signal, one if signal in _JOINTS else (), value)
     if kind == "offset":
-        return Mismatch(kind, signal, one, float(rng.uniform(*_OFFSETS[signal]) * rng.choice([-1, 1])))
+        least, most = _OFFSETS[signal]
+        if signal in _JOINTS:
+            # One that takes the default pose beyond a limit needs no parity: the robot refuses to start, and says why.
+            joint = spec.joints[one[0]]
+            room = min(joint.default_pos_rad - joint.lower_rad, joint.upper_rad - joint.default_pos_rad)
+            most = max(least, min(most, 0.5 * room))
+        return Mismatch(kind, signal, one, float(rng.uniform(least, most) * rng.choice([-1, 1])))
     if kind == "unit":
         return Mismatch(kind, signal, (), float(rng.choice(_UNITS[signal])))
     return Mismatch(kind, signal, (), control_period_s if kind == "lag" else 0.0)
