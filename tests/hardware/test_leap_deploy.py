@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -102,3 +103,26 @@ def test_a_line_that_breaks_under_the_policy_ends_damped(emulator: Emulator, tmp
     assert emulator.do("torque") == ([5] if fault == "silence" else [])
     modes = json.loads((tmp_path / "r.json").read_text())["details"]["modes"]
     assert modes[-1][0] in ("damp", "fault")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_whatever_ends_deploy_the_hand_is_damped_then_released(emulator: Emulator, number: signal.Signals) -> None:
+    process = deploy(emulator, "--command", *GOAL)
+    until(process, "idle")
+    say(process, "stand")
+    until(process, "stand")
+    time.sleep(0.5)
+    process.send_signal(number)
+    sent_s = time.monotonic()
+    if number == signal.SIGKILL:
+        # Nobody is left to damp: the servos' watchdogs stop them, and they hold.
+        emulator.wait("watchdogs", [0xFF])
+        assert len(emulator.do("torque")) == 16
+    else:
+        # P gains go first, torque follows after a second.
+        while set(emulator.do("registers", address=84).values()) != {0}:
+            assert time.monotonic() - sent_s < 1.0
+        emulator.wait("torque", [])
+        assert time.monotonic() - sent_s > 0.9
+    process.communicate()
