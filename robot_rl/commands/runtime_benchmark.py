@@ -194,10 +194,10 @@ def _operate(controller: Controller, tick: Tick, ticks: list[Tick]) -> None:
     from robot_rl.runtime.modes import Mode
 
     controller.feed_deadman(tick.now_s)
-    if tick.mode == Mode.IDLE:
-        controller.request(Request.STAND)
-    elif tick.mode == Mode.STAND:
-        controller.request(Request.RUN)
+    # On a machine that is too busy the robot is damped, and led back.
+    wanted = {Mode.STAND: Request.RUN, Mode.FAULT: Request.RESET}
+    if tick.mode not in (Mode.INIT, Mode.RUN):
+        controller.request(wanted.get(tick.mode, Request.STAND))
     elif tick.policy is not None:
         ticks.append(tick)
 

@@ -11,6 +11,7 @@ written to a file of their own.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -157,13 +158,21 @@ def write(ring: LogRing, plan: LogPlan, file: IO[bytes] | None, alive: IO[bytes]
         ring.error = str(error)
 
 
+def _make_way() -> None:
+    """Leave the parent's real-time priority, and the cores that it was pinned to: both are the loop's own."""
+    os.nice(5)
+    if hasattr(os, "sched_setscheduler"):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        others = set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, others or os.sched_getaffinity(0))
+
+
 def main(arguments: list[str]) -> int:
     # Ctrl-C goes to the whole terminal, and the last ticks are still to come.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(os, "sched_setscheduler"):
-        # A parent with real-time priority must not pass it on to a process that compresses.
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    _make_way()
     ring, *files = (int(fd) for fd in arguments)
     plan = LogPlan(**json.loads(sys.stdin.buffer.readline()))
     write(LogRing(ring), plan, os.fdopen(files[0], "wb") if files else None, sys.stdin.buffer)
