@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Emulator
 
 from robot_rl.robots import LEAP_HAND
 from robot_rl.robots.tip_motion import tip_position_m
+from robot_rl.testing.servo_line import ServoLine
 
 BUNDLE = Path(__file__).parents[2] / "policies" / "leap_hand" / "leap-reach" / "v1"
 # Fingertips of a reachable pose, m in the palm's frame: index, middle, ring, thumb.
@@ -30,7 +30,7 @@ DEFAULT = {j.name: j.default_pos_rad for j in LEAP_HAND.joints}
 TICK = 2 * math.pi / 4096
 
 
-def deploy(emulator: Emulator, *arguments: str) -> subprocess.Popen[str]:
+def deploy(emulator: ServoLine, *arguments: str) -> subprocess.Popen[str]:
     command = ["-m", "robot_rl.commands.main", "deploy", str(BUNDLE), "--unit", str(emulator.unit_file), *arguments]
     # A real robot's run is recorded, by default below the working folder.
     where = emulator.unit_file.parent
@@ -52,7 +52,7 @@ def say(process: subprocess.Popen[str], word: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_shipped_policy_runs_on_the_emulated_hand(emulator: Emulator, tmp_path: Path) -> None:
+def test_the_shipped_policy_runs_on_the_emulated_hand(emulator: ServoLine, tmp_path: Path) -> None:
     process = deploy(emulator, "--duration", "10", "--json", str(tmp_path / "r.json"), "--command", *GOAL)
     until(process, "idle")
     assert emulator.do("torque") == []
@@ -84,7 +84,7 @@ def test_the_shipped_policy_runs_on_the_emulated_hand(emulator: Emulator, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["silence", "unplug", "fail"])
-def test_a_line_that_breaks_under_the_policy_ends_damped(emulator: Emulator, tmp_path: Path, fault: str) -> None:
+def test_a_line_that_breaks_under_the_policy_ends_damped(emulator: ServoLine, tmp_path: Path, fault: str) -> None:
     process = deploy(emulator, "--duration", "9", "--json", str(tmp_path / "r.json"), "--command", *GOAL)
     until(process, "idle")
     say(process, "stand")
@@ -107,7 +107,7 @@ def test_a_line_that_breaks_under_the_policy_ends_damped(emulator: Emulator, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_whatever_ends_deploy_the_hand_is_damped_then_released(emulator: Emulator, number: signal.Signals) -> None:
+def test_whatever_ends_deploy_the_hand_is_damped_then_released(emulator: ServoLine, number: signal.Signals) -> None:
     process = deploy(emulator, "--command", *GOAL)
     until(process, "idle")
     say(process, "stand")

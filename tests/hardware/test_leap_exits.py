@@ -8,7 +8,8 @@ import textwrap
 import time
 
 import pytest
-from conftest import Emulator
+
+from robot_rl.testing.servo_line import ServoLine
 
 PROGRAM = textwrap.dedent("""
     import sys, time
@@ -33,7 +34,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
-def start(emulator: Emulator, program: str) -> subprocess.Popen[str]:
+def start(emulator: ServoLine, program: str) -> subprocess.Popen[str]:
     """A process that drives the hand, seen to have torque on."""
     unit = emulator.write_unit("leap-exit")
     process = subprocess.Popen(
@@ -59,7 +60,7 @@ def start(emulator: Emulator, program: str) -> subprocess.Popen[str]:
     ],
     ids=["stop", "end of program", "garbage", "exception", "exit", "exception in driver"],
 )  # fmt: skip
-def test_torque_is_off_after(emulator: Emulator, ending: str, code: int) -> None:
+def test_torque_is_off_after(emulator: ServoLine, ending: str, code: int) -> None:
     process = start(emulator, ending)
     emulator.wait("torque", [])
     if code == -9:
@@ -71,7 +72,7 @@ def test_torque_is_off_after(emulator: Emulator, ending: str, code: int) -> None
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_torque_is_off_after_a_signal(emulator: Emulator, number: signal.Signals, code: int) -> None:
+def test_torque_is_off_after_a_signal(emulator: ServoLine, number: signal.Signals, code: int) -> None:
     process = start(emulator, "drive(60)")
     assert len(emulator.do("torque")) == 16
     process.send_signal(number)
@@ -81,7 +82,7 @@ def test_torque_is_off_after_a_signal(emulator: Emulator, number: signal.Signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_what_no_process_survives_the_servos_notice_themselves(emulator: Emulator, number: signal.Signals) -> None:
+def test_what_no_process_survives_the_servos_notice_themselves(emulator: ServoLine, number: signal.Signals) -> None:
     """Their watchdogs are set to 0.2 s. They stop where they are, keep torque, and refuse goals."""
     process = start(emulator, "drive(60)")
     start_s = time.monotonic()
@@ -100,7 +101,7 @@ def test_what_no_process_survives_the_servos_notice_themselves(emulator: Emulato
     assert emulator.do("torque") == []
 
 
-def test_a_process_that_was_stopped_and_goes_on_tells_that_the_servos_no_longer_obey(emulator: Emulator) -> None:
+def test_a_process_that_was_stopped_and_goes_on_tells_that_the_servos_no_longer_obey(emulator: ServoLine) -> None:
     process = start(
         emulator,
         """

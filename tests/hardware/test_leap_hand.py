@@ -8,12 +8,12 @@ import time
 
 import numpy as np
 import pytest
-from conftest import Emulator
 
 from robot_rl.contract import JointCommand, damping_command
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
 from robot_rl.robots.unit import load_unit
+from robot_rl.testing.servo_line import ServoLine
 from robot_rl_hardware.dynamixel_bus import BusError, LineLostError
 from robot_rl_hardware.leap_hand import LeapHand, connect
 from robot_rl_hardware.leap_options import LeapOptions
@@ -42,7 +42,7 @@ def settle(hand: LeapHand, position: np.ndarray, seconds: float = 0.6) -> np.nda
     return state.joint_pos[0]
 
 
-def test_connects_reads_moves_and_lets_go(emulator: Emulator) -> None:
+def test_connects_reads_moves_and_lets_go(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         state = hand.read()
         assert state is not None
@@ -56,7 +56,7 @@ def test_connects_reads_moves_and_lets_go(emulator: Emulator) -> None:
     assert emulator.do("torque") == []
 
 
-def test_unit_file_decides_order_sign_and_zero(emulator: Emulator) -> None:
+def test_unit_file_decides_order_sign_and_zero(emulator: ServoLine) -> None:
     """Servo 5 stands at pi + 0.6. As a joint of sign -1 and zero 3.0 that is -(pi + 0.6 - 3.0) = -0.7416."""
     joints = {
         "if_mcp": {"id": 5, "sign": -1, "zero_offset_rad": 3.0},
@@ -74,7 +74,7 @@ def test_unit_file_decides_order_sign_and_zero(emulator: Emulator) -> None:
         assert moved == {5: pytest.approx(-0.4416, abs=0.02)}
 
 
-def test_a_servo_that_woke_up_a_turn_further_is_the_same_joint(emulator: Emulator) -> None:
+def test_a_servo_that_woke_up_a_turn_further_is_the_same_joint(emulator: ServoLine) -> None:
     unit = load_unit(
         emulator.write_unit("leap-turn", joints={"if_mcp": {"id": 1, "sign": -1, "zero_offset_rad": 3 * math.pi}})
     )
@@ -86,7 +86,7 @@ def test_a_servo_that_woke_up_a_turn_further_is_the_same_joint(emulator: Emulato
         assert settle(hand, target)[0] == pytest.approx(-0.2, abs=0.02)
 
 
-def test_what_the_servos_are_told(emulator: Emulator) -> None:
+def test_what_the_servos_are_told(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit(p_gain=800, d_gain=160, current_limit_ma=300, damp_current_ma=50)) as hand:
         assert set(emulator.do("registers", address=11).values()) == {5}
         assert set(emulator.do("registers", address=9).values()) == {0}
@@ -109,7 +109,7 @@ def test_what_the_servos_are_told(emulator: Emulator) -> None:
         assert emulator.do("torque") == []
 
 
-def test_damping_keeps_no_pose(emulator: Emulator) -> None:
+def test_damping_keeps_no_pose(emulator: ServoLine) -> None:
     """After damping, whatever the old goal was, nothing goes there: also not when torque comes back."""
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         settle(hand, DEFAULT + 0.3, seconds=0.1)
@@ -121,7 +121,7 @@ def test_damping_keeps_no_pose(emulator: Emulator) -> None:
         np.testing.assert_allclose(hand.read().joint_pos[0], stopped, atol=0.05)
 
 
-def test_settings_that_wear_memory_are_written_once(emulator: Emulator) -> None:
+def test_settings_that_wear_memory_are_written_once(emulator: ServoLine) -> None:
     writes = []
     for _ in range(2):
         before = emulator.do("instructions").get("3", 0)
@@ -144,7 +144,7 @@ def test_settings_that_wear_memory_are_written_once(emulator: Emulator) -> None:
         ([{"do": "unplug"}], {}, "ports here"),
     ],
 )  # fmt: skip
-def test_refuses_to_connect(emulator: Emulator, faults: list[dict], options: dict, message: str) -> None:
+def test_refuses_to_connect(emulator: ServoLine, faults: list[dict], options: dict, message: str) -> None:
     for fault in faults:
         emulator.do(fault["do"], **{k: v for k, v in fault.items() if k != "do"})
     hand = LeapHand(LEAP_HAND, emulator.unit(**options))
@@ -153,13 +153,13 @@ def test_refuses_to_connect(emulator: Emulator, faults: list[dict], options: dic
     assert hand.read() is None
 
 
-def test_a_damaged_answer_does_not_keep_it_from_connecting(emulator: Emulator) -> None:
+def test_a_damaged_answer_does_not_keep_it_from_connecting(emulator: ServoLine) -> None:
     emulator.do("corrupt", id=3, count=2)
     with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.05)) as hand:
         assert hand.read() is not None
 
 
-def test_the_port_belongs_to_one_process(emulator: Emulator) -> None:
+def test_the_port_belongs_to_one_process(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()):
         rival = LeapHand(LEAP_HAND, emulator.unit())
         with pytest.raises(LineLostError, match="lock"):
@@ -181,12 +181,12 @@ def test_the_port_belongs_to_one_process(emulator: Emulator) -> None:
         ({"robot": "unitree_g1"}, "is a unitree_g1, not a leap_hand"),
     ],
 )
-def test_refuses_units_that_are_not_this_hand(emulator: Emulator, change: dict, message: str) -> None:
+def test_refuses_units_that_are_not_this_hand(emulator: ServoLine, change: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LeapHand(LEAP_HAND, dataclasses.replace(emulator.unit(), **change))
 
 
-def test_the_entry_point_needs_a_unit(emulator: Emulator) -> None:
+def test_the_entry_point_needs_a_unit(emulator: ServoLine) -> None:
     with pytest.raises(ConfigError, match="needs --unit FILE"):
         connect(LEAP_HAND)
     with pytest.raises(ConfigError, match="is a leap_hand, not a unitree_g1"):
@@ -194,7 +194,7 @@ def test_the_entry_point_needs_a_unit(emulator: Emulator) -> None:
     assert LeapOptions("x").baud == 4_000_000
 
 
-def test_refuses_commands_that_no_robot_should_get(emulator: Emulator) -> None:
+def test_refuses_commands_that_no_robot_should_get(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         for bad in (np.full(16, np.nan), np.zeros(15)):
             with pytest.raises(ContractError, match="position must be 16 finite numbers"):
@@ -202,7 +202,7 @@ def test_refuses_commands_that_no_robot_should_get(emulator: Emulator) -> None:
         assert emulator.do("torque") == []
 
 
-def test_a_damaged_answer_costs_one_reading(emulator: Emulator) -> None:
+def test_a_damaged_answer_costs_one_reading(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         good = hand.read()
         emulator.do("corrupt", id=7)
@@ -213,7 +213,7 @@ def test_a_damaged_answer_costs_one_reading(emulator: Emulator) -> None:
         assert hand.health().lost_packets == 0
 
 
-def test_torque_comes_on_after_a_damaged_answer_but_not_for_a_silent_servo(emulator: Emulator) -> None:
+def test_torque_comes_on_after_a_damaged_answer_but_not_for_a_silent_servo(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.05)) as hand:
         emulator.do("corrupt", id=7)
         hand.write(stiff(DEFAULT))
@@ -225,7 +225,7 @@ def test_torque_comes_on_after_a_damaged_answer_but_not_for_a_silent_servo(emula
         assert emulator.do("torque") == []
 
 
-def test_a_silent_servo_lets_the_state_age_and_is_named(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_silent_servo_lets_the_state_age_and_is_named(emulator: ServoLine, caplog: pytest.LogCaptureFixture) -> None:
     with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.05)) as hand:
         good = hand.read()
         emulator.do("silence", id=12)
@@ -241,7 +241,7 @@ def test_a_silent_servo_lets_the_state_age_and_is_named(emulator: Emulator, capl
         assert hand.health().lost_packets == 0
 
 
-def test_health_tells_temperature_errors_and_lost_torque(emulator: Emulator) -> None:
+def test_health_tells_temperature_errors_and_lost_torque(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         emulator.do("heat", id=0, celsius=64)
         settle(hand, DEFAULT, seconds=0.05)
@@ -259,7 +259,7 @@ def test_health_tells_temperature_errors_and_lost_torque(emulator: Emulator) -> 
         assert hand.health().motor_errors[NAMES.index("th_mcp")] == 0x100
 
 
-def test_an_expired_command_damps_and_then_releases(emulator: Emulator) -> None:
+def test_an_expired_command_damps_and_then_releases(emulator: ServoLine) -> None:
     """Nobody calls the driver any more, as when the policy hangs: its own thread does it."""
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         hand.read()
@@ -275,7 +275,7 @@ def test_an_expired_command_damps_and_then_releases(emulator: Emulator) -> None:
         assert len(emulator.do("torque")) == 16
 
 
-def test_unplugged_in_the_middle(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_unplugged_in_the_middle(emulator: ServoLine, caplog: pytest.LogCaptureFixture) -> None:
     hand = LeapHand(LEAP_HAND, emulator.unit())
     hand.connect()
     settle(hand, DEFAULT, seconds=0.05)
@@ -298,7 +298,7 @@ def test_unplugged_in_the_middle(emulator: Emulator, caplog: pytest.LogCaptureFi
     assert emulator.do("torque") == []
 
 
-def test_a_half_open_port_blocks_nobody(emulator: Emulator) -> None:
+def test_a_half_open_port_blocks_nobody(emulator: ServoLine) -> None:
     """The line is there but takes no bytes: its buffers fill, and a plain write would wait for good."""
     hand = LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.02))
     hand.connect()
@@ -330,7 +330,7 @@ def test_a_half_open_port_blocks_nobody(emulator: Emulator) -> None:
     emulator.wait("watchdogs", [0xFF])
 
 
-def test_a_babbling_line_blocks_nobody(emulator: Emulator) -> None:
+def test_a_babbling_line_blocks_nobody(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit(reply_timeout_s=0.02)) as hand:
         good = hand.read()
         emulator.do("babble")
@@ -346,7 +346,7 @@ def test_a_babbling_line_blocks_nobody(emulator: Emulator) -> None:
         assert hand.health().lost_packets == 0
 
 
-def test_an_exchange_that_was_interrupted_does_not_block_the_next(emulator: Emulator) -> None:
+def test_an_exchange_that_was_interrupted_does_not_block_the_next(emulator: ServoLine) -> None:
     """Ctrl-C in the middle of waiting for an answer: the SDK alone would refuse everything from then on."""
 
     def interrupt(*_: object) -> None:
@@ -368,7 +368,7 @@ def test_an_exchange_that_was_interrupted_does_not_block_the_next(emulator: Emul
     assert emulator.do("torque") == []
 
 
-def test_a_whole_cycle_fits_many_times_into_the_policys_period(emulator: Emulator) -> None:
+def test_a_whole_cycle_fits_many_times_into_the_policys_period(emulator: ServoLine) -> None:
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         cycles = []
         for _ in range(40):
@@ -380,7 +380,7 @@ def test_a_whole_cycle_fits_many_times_into_the_policys_period(emulator: Emulato
         assert np.median(cycles) < 0.02
 
 
-def test_errors_are_logged_once(emulator: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_are_logged_once(emulator: ServoLine, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     with LeapHand(LEAP_HAND, emulator.unit()) as hand:
         emulator.do("fail", id=9, error=0x04)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Emulator
 
 from robot_rl.robots import LEAP_HAND
 from robot_rl.robots.unit import JointWiring, load_unit
 from robot_rl.runtime.interface import MonotonicClock
 from robot_rl.runtime.wiggle import Finding, WiggleAborted, WiggleConfig, wiggle
+from robot_rl.testing.servo_line import ServoLine
 from robot_rl_hardware.leap_hand import LeapHand
 
 PI = math.pi
@@ -31,7 +31,7 @@ def wiggle_cli(unit: Path, *arguments: str, say: str = "") -> subprocess.Complet
 
 
 @pytest.mark.slow
-def test_wrong_order_and_signs_are_found_by_looking_and_mended_by_the_lines(emulator: Emulator) -> None:
+def test_wrong_order_and_signs_are_found_by_looking_and_mended_by_the_lines(emulator: ServoLine) -> None:
     """The order and signs of the unit file are wrong; whoever looks at the hand says what they see."""
     unit_file = emulator.write_unit("leap-wrong", joints=WRONG)
     unit = load_unit(unit_file)
@@ -58,14 +58,14 @@ def test_wrong_order_and_signs_are_found_by_looking_and_mended_by_the_lines(emul
 
 
 @pytest.mark.slow
-def test_by_itself_a_bus_agrees_with_its_own_wiring(emulator: Emulator) -> None:
+def test_by_itself_a_bus_agrees_with_its_own_wiring(emulator: ServoLine) -> None:
     """Why --ask is there: command and reading pass the same wrong id and sign."""
     result = wiggle_cli(emulator.write_unit("leap-wrong", joints=WRONG), "--yes")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(" ok") >= 3
 
 
-def test_a_reading_beyond_the_limits_tells_of_a_wrong_sign_without_any_motion(emulator: Emulator) -> None:
+def test_a_reading_beyond_the_limits_tells_of_a_wrong_sign_without_any_motion(emulator: ServoLine) -> None:
     """Half bent, with the wrong sign, a finger reads to be bent backwards. Its limit would make it jump by 0.29 rad."""
     wrong = {"mf_mcp": {"id": 5, "sign": -1, "zero_offset_rad": PI}}
     hand = LeapHand(LEAP_HAND, load_unit(emulator.write_unit("leap-back", joints=wrong)))
@@ -78,7 +78,7 @@ def test_a_reading_beyond_the_limits_tells_of_a_wrong_sign_without_any_motion(em
 
 
 @pytest.mark.parametrize(("fault", "message"), [("stick", "nothing moved"), ("fail", r"motor errors: if_mcp 0x120")])
-def test_a_joint_that_does_not_follow(emulator: Emulator, fault: str, message: str) -> None:
+def test_a_joint_that_does_not_follow(emulator: ServoLine, fault: str, message: str) -> None:
     hand = LeapHand(LEAP_HAND, emulator.unit())
     hand.connect()
     if fault == "stick":
@@ -95,7 +95,7 @@ def test_a_joint_that_does_not_follow(emulator: Emulator, fault: str, message: s
     assert emulator.do("torque") == []
 
 
-def test_the_example_names_the_servos_of_the_emulated_hand(emulator: Emulator) -> None:
+def test_the_example_names_the_servos_of_the_emulated_hand(emulator: ServoLine) -> None:
     wiring = dict(zip(LEAP_HAND.joint_names, emulator.unit().joints, strict=True))
     assert {name: wiring[name] for name in WRONG} == {
         SERVOS[i]: JointWiring(i, 1, pytest.approx(PI)) for i in SERVOS
