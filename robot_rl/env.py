@@ -110,6 +110,16 @@ class CompilableVecEnv(VecEnv, Protocol):
 
 
 @runtime_checkable
+class LimitedVecEnv(VecEnv, Protocol):
+    """A VecEnv of a robot, which can have its safety filter between policy and robot."""
+
+    def limit_targets(self) -> None:
+        """From the next step on, limit targets as the robot's safety filter does. What is sent is what a policy sees as
+        its last target."""
+        ...
+
+
+@runtime_checkable
 class RenderedVecEnv(VecEnv, Protocol):
     """A VecEnv that can be looked at."""
 
@@ -135,6 +145,14 @@ class EnvFactory(Protocol):
         `backend` names the physics, where a task has a choice; auto takes what is fastest on `device`.
         """
         ...
+
+
+def limited(env: VecEnv, task: str) -> VecEnv:
+    """`env`, with the robot's safety filter between policy and robot. Raises ConfigError where there is no robot."""
+    if not isinstance(env, LimitedVecEnv):
+        raise ConfigError(f"the environments of task {task!r} are of no robot that has a safety filter")
+    env.limit_targets()
+    return env
 
 
 def refuse_backend(backend: str) -> None:

@@ -70,6 +70,9 @@ class TrainConfig:
     randomization: Annotated[Any, tyro.conf.Suppress] = None
     """What differs between episodes, as a configuration of the task's own kind (`Task.randomization`); None: the task's
     default. On the command line: --randomization.<setting>."""
+    safety_filter: bool = False
+    """Limit targets as the robot's safety filter does when it is deployed, so that the policy learns under it: rates,
+    braking before joint limits, soft limits. The simulation must be of a robot."""
     seed: int = 0
     """Seed of everything: weights, actions, replay, environments."""
     device: str = "cpu"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robot_rl.algorithms.algorithm import Algorithm, get_algorithm
 from robot_rl.data.formats import find_dataset, read_dataset
-from robot_rl.env import CompilableVecEnv, RobotVecEnv, Task, VecEnv
+from robot_rl.env import CompilableVecEnv, RobotVecEnv, Task, VecEnv, limited
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.replay.dataset import check_transitions, digest, fill_replay
 from robot_rl.replay.mirror import Mirror
@@ -193,13 +193,18 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     env_seed, eval_seed, algorithm_seed, replay_seed, action_seed, demos_seed = (
         int(s) for s in np.random.SeedSequence(config.seed).generate_state(6)
     )
-    make_env = partial(
-        task.make_env,
-        randomize=True if config.randomization is None else config.randomization,
-        device=config.env_device,
-        num_threads=config.env_threads,
-        backend=config.env_backend,
-    )
+
+    def make_env(*, num_envs: int, seed: int) -> VecEnv:
+        env = task.make_env(
+            num_envs=num_envs,
+            seed=seed,
+            randomize=True if config.randomization is None else config.randomization,
+            device=config.env_device,
+            num_threads=config.env_threads,
+            backend=config.env_backend,
+        )
+        return limited(env, task.name) if config.safety_filter else env
+
     env = make_env(num_envs=config.num_envs, seed=env_seed)
     if getattr(config.algorithm, "compile", False) and isinstance(env, CompilableVecEnv):
         env.compile()

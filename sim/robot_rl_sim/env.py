@@ -28,6 +28,7 @@ from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.randomizer import Randomizer
 from robot_rl_sim.sensors import Chance, Sensors
+from robot_rl_sim.target_filter import TargetFilter
 
 if TYPE_CHECKING:
     from robot_rl_sim.camera import WorldCamera
@@ -109,6 +110,7 @@ class SimVecEnv:
         """Of the present states, where they were computed already."""
         self._trace = sim.trace() if self._sensors.late else None
         self._judge = self._judged
+        self._filter: TargetFilter | None = None
         self.reset()
 
     def _set_up_randomization(self, fields: tuple[str, ...]) -> None:
@@ -158,6 +160,9 @@ class SimVecEnv:
             _check_finite("action", action)
         action = action.clamp(-1.0, 1.0)
         target = self.policy_io.decode(action, self._inputs["last_target"])
+        if self._filter:
+            now = self.sim.joint_pos.float(), self.sim.joint_vel.float()
+            target = self._filter.apply(target, self._inputs["last_target"], *now)
         if self._pushes:
             self._pushes.apply(self.sim, self._generator)
         diverged = self._advance(self._servo_targets(target))
@@ -181,6 +186,10 @@ class SimVecEnv:
     def compile(self) -> None:
         """See robot_rl.env.CompilableVecEnv."""
         self._judge = compiled(self._judged, self.device)
+
+    def limit_targets(self) -> None:
+        """See robot_rl.env.LimitedVecEnv."""
+        self._filter = TargetFilter(self.mdp.robot, self.policy_io.contract, self.num_envs, self.device)
 
     def privileged(self) -> Tensor:
         """(n_envs, privileged_dim) of the states after the last step or reset: for critics."""
