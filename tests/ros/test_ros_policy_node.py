@@ -82,16 +82,13 @@ class Station:
     def stand(self) -> None:
         """Bring the robot to STAND the way a person does."""
         self.operator.up()
-        self.operator.wait_for_mode("idle")
-        # A check may be amber for a moment while processes start.
-        self.operator.insist("stand", "not green")
+        self.operator.bring_to("stand")
 
     def run(self) -> None:
         """Bring the robot to RUN the way a person does."""
-        self.stand()
+        self.operator.up()
         self.operator.send_command([0.1, 0.2, 0.3])
-        self.operator.insist("run", "standing still")
-        self.operator.wait_for_mode("run")
+        self.operator.bring_to("run")
 
 
 @pytest.fixture
@@ -304,7 +301,7 @@ def _truncated(folder: Path) -> Path:
 def test_a_misspelt_parameter_ends_the_process_with_the_valid_names(start_node) -> None:
     node = start_node("policy_node", "policy", bundel="x")
     assert node.wait() == 1
-    assert "no parameters bundel; valid: bundle, robot, loop_rate_hz, log" in node.output
+    assert "no parameters bundel; valid: bundle, recovery, robot, unit, loop_rate_hz" in node.output
 
 
 def test_a_humanoid_runs_only_while_the_deadman_is_held(start_node, station, tmp_path) -> None:
@@ -315,8 +312,7 @@ def test_a_humanoid_runs_only_while_the_deadman_is_held(start_node, station, tmp
     button = station.node.create_publisher(Bool, "/policy/deadman", ros_compat.COMMAND_QOS)
     operator = station.operator
     operator.up()
-    operator.wait_for_mode("idle")
-    operator.request("stand")
+    operator.bring_to("stand")
     with pytest.raises(OperatorError, match="the deadman button is not held"):
         operator.insist("run", "standing still")
     held = station.node.create_timer(0.02, lambda: button.publish(Bool(data=True)))

@@ -20,6 +20,7 @@ setup(
         "console_scripts": [
             "policy_node = robot_rl_bridge.policy_node:console",
             "emulator_node = robot_rl_bridge.emulator_node:console",
+            "driver_node = robot_rl_bridge.driver_node:console",
             "watchdog_node = robot_rl_bridge.watchdog_node:console",
             "teleop_node = robot_rl_bridge.teleop_node:console",
             "operator = robot_rl_bridge.operator:console",

@@ -246,23 +246,14 @@ def _echo(robot: Robot, folder: Path) -> Answers:
 
 def _run_policy(robot: Robot, folder: Path) -> None:
     """Bring the policy node to RUN, while the robot's timer publishes states."""
-    operator = robot.operator
-    operator.up(START_S)
-    for attempt in range(ATTEMPTS):
-        # A loaded machine may trip a check on the way: a person would try again as well.
-        try:
-            if operator.wait_for_mode("idle", "damp", "fault", timeout_s=START_S) == "fault":
-                operator.request("reset")
-            operator.insist("stand", "not green")
-            operator.insist("run", "standing still")
-            operator.wait_for_mode("run")
-            # The window of its statistics.
-            ros_compat.spin_until(robot.executor, time.monotonic() + 1.0)
-            return
-        except OperatorError as error:
-            if attempt == ATTEMPTS - 1:
-                log = (folder / "policy_node.log").read_text()
-                raise RobotRLError(f"the policy does not run: {error}; {operator.status}; {log}") from error
+    try:
+        robot.operator.up(START_S)
+        robot.operator.bring_to("run", ATTEMPTS)
+    except OperatorError as error:
+        log = (folder / "policy_node.log").read_text()
+        raise RobotRLError(f"the policy does not run: {error}; {robot.operator.status}; {log}") from error
+    # The window of its statistics.
+    ros_compat.spin_until(robot.executor, time.monotonic() + 1.0)
 
 
 def _bundle(folder: Path, rate_hz: float) -> Path:

@@ -29,7 +29,7 @@ from robot_rl.commands.result import Result, Row
 from robot_rl.errors import RobotRLError
 from robot_rl.robots import LEAP_HAND
 from robot_rl_bridge import converters, ros_compat
-from robot_rl_bridge.operator import Operator, OperatorError
+from robot_rl_bridge.operator import Operator
 from robot_rl_bridge.outputs import COMMAND_TOPIC
 from robot_rl_bridge.watchdog import FEED_TICKS
 from robot_rl_bridge.watchdog_node import ESTOP_TOPIC
@@ -43,7 +43,6 @@ PRIORITY = 20
 """SCHED_FIFO, as on a robot; where it is not permitted the nodes say so and run as they are."""
 NICENESS = -15
 """Of the middleware's threads."""
-ATTEMPTS = 4
 
 _PROFILE = LEAP_HAND.safety
 _TICK_S = 1.0 / LOOP_RATE_HZ
@@ -159,19 +158,7 @@ class Rig:
         """Bring the robot to "stand" or "run" the way a person does."""
         self.operator.up(60.0)
         self.node.create_timer(0.05, lambda: self._command(self.goal))
-        for attempt in range(ATTEMPTS):
-            # A loaded machine may trip a check on the way: a person would try again as well.
-            try:
-                if self.operator.wait_for_mode("idle", "damp", "fault", timeout_s=30.0) == "fault":
-                    self.operator.request("reset")
-                self.operator.insist("stand", "not green")
-                if mode == "run":
-                    self.operator.insist("run", "standing still")
-                self.operator.wait_for_mode(mode)
-                break
-            except OperatorError:
-                if attempt == ATTEMPTS - 1:
-                    raise
+        self.operator.bring_to(mode)
         self.until(lambda: self.emulator.get("damping") is False and bool(self.commands), 5.0)
 
     def end(self, path: ExitPath) -> float:

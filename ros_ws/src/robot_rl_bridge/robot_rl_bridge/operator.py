@@ -140,6 +140,26 @@ class Operator:
                     raise
             ros_compat.spin_until(self._executor, time.monotonic() + RETRY_S)
 
+    def bring_to(self, mode: str, attempts: int = 4, timeout_s: float = 30.0) -> None:
+        """Bring an active policy node to "stand" or "run" the way a person does: what a check ends on the way is tried
+        again. Whatever else the policy needs (its command, a dead-man) must be published by callbacks.
+
+        Raises OperatorError with the last reason.
+        """
+        for attempt in range(attempts):
+            try:
+                if self.wait_for_mode("idle", "damp", "fault", "stand", timeout_s=timeout_s) == "fault":
+                    self.insist("reset", "not green")
+                if self.status["mode"] != "stand":
+                    self.insist("stand", "not green")
+                if mode == "run":
+                    self.insist("run", "standing still")
+                self.wait_for_mode(mode)
+                return
+            except OperatorError:
+                if attempt == attempts - 1:
+                    raise
+
     def send_command(self, values: Sequence[float]) -> None:
         """Publish the policy's command, in the units of its contract; waits only for somebody to hear it."""
         if not ros_compat.spin_while(self._executor, lambda: not self._goal.get_subscription_count(), 5.0):
