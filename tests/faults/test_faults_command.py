@@ -65,7 +65,14 @@ def test_wrong_use_is_refused_with_what_is_valid(bundle: Path, tmp_path: Path) -
 
 
 def test_the_page_of_a_run_over_ros(tmp_path: Path) -> None:
-    seen = {"threshold_s": 0.05, "latency_s": 0.06, "cause": "state_stale", "mode": "damp", "robot_damped": True}
+    seen = {
+        "threshold_s": 0.05,
+        "latency_s": 0.06,
+        "cause": "state_stale",
+        "mode": "damp",
+        "robot_damped": True,
+        "attempts": 1,
+    }
     report = RosReport(tmp_path, {"drop_state/lasting": {**seen, "problem": ""}, "x/y": {**seen, "problem": "late"}})
     assert report.reason == "1 of 2 faults failed: x/y (late)"
     latency = next(r for r in rows(report) if r.name == "fault/ros/drop_state/lasting/latency_s")
