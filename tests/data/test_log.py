@@ -11,8 +11,8 @@ from robot_rl.data import read_dataset
 from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import LEAP_HAND
 from robot_rl.runtime.controller import Controller, Request
-from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.log_reader import Log
+from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.recorder import Recorder
 from robot_rl.testing.bundles import TinyPolicy
 from robot_rl.testing.fakes import FakeClock, FakeRobot
