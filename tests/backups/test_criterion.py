@@ -7,28 +7,36 @@ import torch
 
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
-from robot_rl_sim.backups.criterion import AtRest, Standing, criterion_of, met
+from robot_rl_sim.backups.criterion import AtRest, Judge, Standing, criterion_of
 from robot_rl_sim.models import load_model
 
 REST = AtRest(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0]), max_speed_rad_s=1.0, beyond_limit_rad=0.02)
 STANDING = Standing(max_tilt_rad=0.4, min_height_m=0.6)
 
 
+def window(joint: int, *values: float) -> torch.Tensor:
+    """(steps, 1, 2) positions, 0.1 s apart: one joint moves, the other stays in the middle of its range."""
+    positions = torch.tensor([[[0.0, 1.0]]]).repeat(len(values), 1, 1)
+    positions[:, 0, joint] = torch.tensor(values)
+    return positions
+
+
 @pytest.mark.parametrize(
-    ("joint_pos", "joint_vel", "expected"),
+    ("joint", "positions", "expected"),
     [
-        ([0.0, 1.0], [0.0, 0.0], True),
-        ([0.0, 1.0], [0.99, -0.99], True),
-        ([0.0, 1.0], [0.0, -1.01], False),
-        ([1.019, -0.019], [0.0, 0.0], True),
-        ([1.021, 1.0], [0.0, 0.0], False),
-        ([0.0, -0.021], [0.0, 0.0], False),
-        ([float("nan"), 1.0], [0.0, 0.0], False),
-        ([0.0, 1.0], [float("nan"), 0.0], False),
+        (0, (0.5, 0.5, 0.5), True),
+        (0, (0.5, 0.6, 0.69), True),  # 0.19 rad in 0.2 s
+        (0, (0.5, 0.6, 0.71), False),
+        (1, (0.71, 0.6, 0.5), False),
+        (0, (0.5, 0.9, 0.1, 0.9, 0.5), True),  # trembles about one place
+        (0, (1.019, 1.019), True),
+        (1, (-0.021, -0.021), False),
+        (0, (0.95, 1.021, 0.95), False),  # beyond its limit in between
+        (0, (0.5, float("nan"), 0.5), False),
     ],
 )
-def test_a_fixed_base_rests_within_its_limits(joint_pos, joint_vel, expected: bool) -> None:
-    assert REST.met(torch.tensor([joint_pos]), torch.tensor([joint_vel])).tolist() == [expected]
+def test_a_fixed_base_rests_within_its_limits(joint: int, positions, expected: bool) -> None:
+    assert REST.met(window(joint, *positions), 0.1).tolist() == [expected]
 
 
 def turned(angle: float, axis: tuple[float, float, float], height: float) -> torch.Tensor:
@@ -50,7 +58,13 @@ def turned(angle: float, axis: tuple[float, float, float], height: float) -> tor
     ],
 )
 def test_a_floating_base_stands_upright_and_high(angle, axis, height, expected: bool) -> None:
-    assert STANDING.met(turned(angle, axis, height)).tolist() == [expected]
+    assert STANDING.met(turned(angle, axis, height)[None]).tolist() == [expected]
+
+
+def test_standing_must_last() -> None:
+    upright, kneeling = turned(0.0, (1, 0, 0), 0.75), turned(0.0, (1, 0, 0), 0.5)
+    assert STANDING.met(torch.stack((upright, upright, upright))).tolist() == [True]
+    assert STANDING.met(torch.stack((upright, kneeling, upright))).tolist() == [False]
 
 
 def sim_of(robot) -> MujocoCpuSim:
@@ -68,12 +82,15 @@ def test_each_robots_own_thresholds() -> None:
     assert 0.8 * 0.72 < g1.min_height_m < 0.8 * 0.79
 
 
-def test_the_state_of_a_simulation_is_judged() -> None:
+def test_the_last_half_second_is_judged() -> None:
     sim = sim_of(UNITREE_G1)
-    judge = criterion_of(UNITREE_G1, sim)
+    judge = Judge(criterion_of(UNITREE_G1, sim), period_s=0.1)
     world, qvel = torch.zeros(1, dtype=torch.int64), torch.zeros(1, sim.model.nv)
     qpos = torch.from_numpy(sim.model.qpos0)[None].clone()
-    for height, expected in ((0.78, True), (0.3, False)):
+    verdicts = []
+    for height in (0.3, *[0.78] * 6):
         qpos[0, 2] = height
         sim.set_state(world, qpos, qvel)
-        assert met(judge, sim).tolist() == [expected]
+        judge.see(sim)
+        verdicts.append(judge.met().item())
+    assert verdicts == [False] * 6 + [True]

@@ -12,7 +12,7 @@ from robot_rl.robots import BackupTier
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.ramp import ramp_position
 from robot_rl_sim.backups.collect import Trips
-from robot_rl_sim.backups.criterion import HORIZON_S, LASTING_S, Criterion, met
+from robot_rl_sim.backups.criterion import HORIZON_S, Criterion, Judge
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.motors import GAIN_COLUMNS
 
@@ -36,16 +36,13 @@ def roll(
     there, qpos, qvel, target = trips.before(lead_steps)
     env.load_state_dict(trips.episode)
     env.place(qpos.to(env.device), qvel.to(env.device), target.to(env.device))
-    steps = round(HORIZON_S / env.policy_io.contract.control_period_s)
-    lasting = round(LASTING_S / env.policy_io.contract.control_period_s)
-    actor = _Actor(env, tier, limits, recovery)
-    holds = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    failed = torch.zeros_like(holds)
-    for step in range(steps):
+    period_s = env.policy_io.contract.control_period_s
+    actor, judge = _Actor(env, tier, limits, recovery), Judge(criterion, period_s)
+    failed = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+    for step in range(round(HORIZON_S / period_s)):
         failed |= env.drive(actor.target(step))
-        if step >= steps - lasting:
-            holds &= met(criterion, env.sim)
-    return there, (holds & ~failed).cpu()
+        judge.see(env.sim)
+    return there, (judge.met() & ~failed).cpu()
 
 
 class _Actor:
