@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from robot_rl.contract import JointCommand
 from robot_rl.robots import LEAP_HAND
+from robot_rl.robots.tip_motion import tip_position_m
+from robot_rl.robots.unit import load_unit
 from robot_rl.testing.servo_line import ServoLine
 from robot_rl_bridge import ros_compat
 from robot_rl_bridge.ros_robot import RosRobot
@@ -26,6 +30,7 @@ from robot_rl_bridge.status import TOPIC, parse_status
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 EXAMPLE = Path(__file__).parents[2] / "hardware" / "units" / "leap-example.yaml"
+POLICY = Path(__file__).parents[2] / "policies" / "leap_hand" / "leap-reach" / "v1"
 DEFAULT = np.array([j.default_pos_rad for j in LEAP_HAND.joints])
 KP = np.array([j.kp_nm_rad for j in LEAP_HAND.joints])
 ZERO = np.zeros(16)
@@ -104,6 +109,37 @@ def test_a_hand_that_is_lost(start_node, servos: ServoLine, number: int | None) 
             driver.send(number)
         # Nobody reaches them: their own watchdogs have stopped them.
         servos.wait("watchdogs", [0xFF])
+
+
+def test_the_shipped_policy_over_the_whole_stack(start_node, servos: ServoLine) -> None:
+    """Policy node, watchdog, driver node, sixteen servos: each fingertip comes within the task's 15 mm of its goal."""
+    pose = dict.fromkeys(LEAP_HAND.joint_names, 0.4) | {"if_mcp": 0.9, "rf_mcp": 0.9, "th_cmc": 1.3, "th_ipl": 0.8}
+    goals = np.stack([tip_position_m(chain, pose) for chain in LEAP_HAND.chains])
+    start_node("driver_node", "driver", unit=str(servos.unit_file))
+    start_node("watchdog_node", "watchdog", robot="leap_hand", loop_rate_hz=50.0)
+    start_node("policy_node", "policy", robot="leap_hand", bundle=str(POLICY))
+
+    def operate(*words: str) -> None:
+        program = Path(sys.executable).with_name("operator")
+        done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def errors_m() -> np.ndarray:
+        horns = servos.do("positions")
+        reached = {n: horns[str(j.id)] - j.zero_offset_rad for n, j in zip(LEAP_HAND.joint_names, wiring, strict=True)}
+        return np.linalg.norm(np.stack([tip_position_m(c, reached) for c in LEAP_HAND.chains]) - goals, axis=1)
+
+    wiring = load_unit(servos.unit_file).joints
+    operate("up")
+    operate("command", *(f"{x:.6f}" for x in goals.ravel()))
+    operate("stand")
+    time.sleep(LEAP_HAND.safety.stand_duration_s + 1.5)
+    assert errors_m().min() > 0.02
+    operate("run")
+    deadline_s = time.monotonic() + 10.0
+    while errors_m().max() > 0.015:
+        assert time.monotonic() < deadline_s, errors_m()
+        time.sleep(0.05)
 
 
 def test_says_what_it_needs(start_node) -> None:
