@@ -46,7 +46,8 @@ def section(report: BackupReport) -> str:
         *(f"- {name}: no state, since nothing tripped" for name in untouched),
         *(f"- {name}: {_WORDS[name]}" for name in names),
         *([f"- recovery policy: {report.recovery}"] if report.recovery else []),
-        f"- on this robot the runtime prefers: {', '.join(report.preference)}",
+        f"- on this robot the runtime prefers: {', '.join(report.preference)}. After a hard trip, such as a tilt, it "
+        "damps in any case: what the others do from there is what could have been saved",
         f"- {report.episodes} episodes of each kind, seed {report.seed}, MuJoCo {mujoco.__version__}; dynamics, servos "
         "and sensors stay those of the episode, and nobody pushes any more",
         "",
