@@ -45,6 +45,8 @@ def test_table_and_rows(bundle: Path, tmp_path: Path) -> None:
     assert page.startswith("# Faults: passed")
     assert "| command_lost/one | ok | tolerated |" in page
     assert "| command_lost/one | the one before still lives |" in page
+    assert "](FAULTS.png)" in page
+    assert (tmp_path / "FAULTS.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_fault_that_is_not_noticed_is_named(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

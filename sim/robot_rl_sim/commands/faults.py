@@ -28,7 +28,7 @@ class FaultsArgs:
     """
 
     bundle: Annotated[Path, tyro.conf.Positional]
-    """Folder or zip. faults.json and FAULTS.md are written into the folder, or beside the zip under its name."""
+    """Folder or zip. faults.json, FAULTS.md and FAULTS.png are written into it, or beside the zip under its name."""
     only: tuple[str, ...] = ()
     """Run only faults that match one of these: a kind, such as nan, or a shell-style pattern, such as 'policy_*/*'."""
     seeds: int = 5
@@ -70,6 +70,7 @@ def _run_in_process(args: FaultsArgs) -> Result:
     from robot_rl.bundle.load import load_bundle
     from robot_rl.robots import get_robot
     from robot_rl_sim.faults import page
+    from robot_rl_sim.faults.plot import write_plot
     from robot_rl_sim.faults.report import run_faults
     from robot_rl_sim.faults.table import select
     from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL
@@ -94,9 +95,11 @@ def _run_in_process(args: FaultsArgs) -> Result:
         note=_print_progress,
     )
     data, text = _paths(args)
-    page.write_data(data, report)
-    page.write_page(text, report, _command_line(args))
-    print(f"written: {data}, {text}", flush=True)
+    figures = page.write_data(data, report)
+    picture = text.with_suffix(".png")
+    write_plot(picture, f"{bundle.manifest.task}: faults", figures, loop_period_s)
+    page.write_page(text, report, _command_line(args), picture.name)
+    print(f"written: {data}, {text}, {picture}", flush=True)
     why = page.reason(report)
     details = {"faults": str(data), "page": str(text), "failed": [f.case.name for f in report.failed]}
     return Result(ok=not why, rows=page.rows(report), reason=why, details=details, quiet=True)

@@ -86,8 +86,8 @@ def line(finding: Finding) -> tuple[str, ...]:
     )
 
 
-def write_page(path: Path, report: FaultReport, command: str) -> None:
-    """FAULTS.md."""
+def write_page(path: Path, report: FaultReport, command: str, picture: str) -> None:
+    """FAULTS.md; `picture` is the plot beside it."""
     why = reason(report)
     tolerated = [f.case for f in report.findings if f.case.reason]
     lines = [
@@ -100,6 +100,8 @@ def write_page(path: Path, report: FaultReport, command: str) -> None:
         *([f"- seeds left out, because the robot falls without a fault: {report.left_out}"] if report.left_out else []),
         "",
         *markdown(_HEADER, [line(f) for f in report.findings]),
+        "",
+        f"![latencies, and torque with and without the safety filter]({picture})",
         "",
         "Worst of all seeds. `threshold`: what the robot's safety profile and the lines of `CHECKS` allow; a fault "
         "must be noticed one tick later at the latest. `latency`: from the fault's first effect, for thresholds of the "
@@ -115,8 +117,9 @@ def write_page(path: Path, report: FaultReport, command: str) -> None:
     write(path, "\n".join(lines) + "\n")
 
 
-def write_data(path: Path, report: FaultReport) -> None:
-    """faults.json: every figure."""
+def write_data(path: Path, report: FaultReport) -> dict[str, dict[str, Any]]:
+    """faults.json: every figure. Returns those of the faults."""
+    faults = {f.case.name: figures(f) for f in report.findings}
     data = {
         "task": report.bundle.manifest.task,
         "contract_digest": report.bundle.contract.digest(),
@@ -126,9 +129,10 @@ def write_data(path: Path, report: FaultReport) -> None:
         "left_out": report.left_out,
         "passed": not report.failed,
         "reason": reason(report),
-        "faults": {f.case.name: figures(f) for f in report.findings},
+        "faults": faults,
     }
     write(path, json.dumps(data, indent=1) + "\n")
+    return faults
 
 
 def _worst(peaks: Sequence[Peaks], name: str) -> float:
