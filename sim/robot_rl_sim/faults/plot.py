@@ -28,7 +28,7 @@ def write_plot(path: Path, title: str, faults: Mapping[str, Mapping[str, Any]], 
     latency = figure.add_axes((0.23, bottom, 0.4, tall))
     torque = figure.add_axes((0.67, bottom, 0.31, tall))
     for axes in (latency, torque):
-        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_ylim(max(len(shown), 1) - 0.5, -0.5)
         axes.tick_params(labelsize=7, colors=_SOFT, length=2)
         axes.spines[["top", "right", "left"]].set_visible(False)
     latency.set_yticks(range(len(shown)), list(shown), size=7, color=_INK)
