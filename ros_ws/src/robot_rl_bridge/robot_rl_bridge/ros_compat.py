@@ -22,6 +22,7 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.duration import Infinite
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
@@ -86,8 +87,10 @@ def hear_all(node: Node, kind: type, topic: str, callback: Callable[[Any], None]
     For an emergency stop: latched publishers are heard even if they spoke before, and the others as well, which a
     subscription that asks for latched ones would not match.
     """
+    # One of them always fits, so that another does not is nothing to warn of.
+    quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
     for qos in (LATCHED_QOS, COMMAND_QOS, SENSOR_QOS):
-        node.create_subscription(kind, topic, callback, qos)
+        node.create_subscription(kind, topic, callback, qos, event_callbacks=quiet)
 
 
 def spin_until(executor: Any, deadline_s: float) -> None:
