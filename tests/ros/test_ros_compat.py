@@ -194,3 +194,18 @@ def test_a_priority_that_is_not_granted_is_told_and_not_required(monkeypatch: py
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     assert "not granted (Operation not permitted)" in ros_compat.raise_priority(50)
     assert ros_compat.raise_priority(0) == "scheduling: as started"
+
+
+def test_a_node_with_coroutines_gets_an_executor_that_takes_them(ros_domain, monkeypatch) -> None:
+    class Old:
+        """Jazzy's: without futures."""
+
+        def shutdown(self) -> None: ...
+        def get_nodes(self) -> list:
+            return []
+
+    monkeypatch.setattr(ros_compat, "EventsExecutor", Old)
+    with ros_compat.ros_context([]) as executor:
+        assert isinstance(executor, Old)
+    with ros_compat.ros_context([], coroutines=True) as executor:
+        assert type(executor).__name__ == "SingleThreadedExecutor"

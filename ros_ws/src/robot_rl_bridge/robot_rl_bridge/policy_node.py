@@ -344,7 +344,7 @@ def _percentiles(name: str, values: deque[float]) -> dict[str, float]:
 
 def main() -> int:
     """Serve the lifecycle, and the control loop while active, until SIGINT, SIGTERM or shutdown."""
-    with stop_on_signals() as stop, ros_compat.ros_context() as executor:
+    with stop_on_signals() as stop, ros_compat.ros_context(coroutines=True) as executor:
         node = PolicyNode()
         executor.add_node(node)
         clock = ros_compat.RosClock(executor)

@@ -23,6 +23,7 @@ import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.duration import Infinite
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
@@ -124,8 +125,10 @@ class RosClock:
 
 
 @contextmanager
-def ros_context(argv: Sequence[str] | None = None) -> Iterator[Any]:
-    """rclpy initialised without signal handlers, and an EventsExecutor for `spin_until`; destroys its nodes at the end.
+def ros_context(argv: Sequence[str] | None = None, *, coroutines: bool = False) -> Iterator[Any]:
+    """rclpy initialised without signal handlers, and an executor for `spin_until`; destroys its nodes at the end.
+
+    It is an EventsExecutor, but for nodes with `coroutines` as callbacks on Jazzy, whose EventsExecutor takes none.
 
     Raises ConfigError for ROS arguments or a parameter file that rcl cannot parse.
     """
@@ -134,7 +137,10 @@ def ros_context(argv: Sequence[str] | None = None) -> Iterator[Any]:
     except Exception as error:
         raise ConfigError(f"ROS 2 did not start: {error}") from error
     try:
-        executor = EventsExecutor()
+        executor: Any = EventsExecutor()
+        if coroutines and not hasattr(executor, "create_future"):
+            executor.shutdown()
+            executor = SingleThreadedExecutor()
         try:
             yield executor
         finally:
