@@ -1,11 +1,21 @@
-"""Load a bundle: a folder or one zip of manifest.json, policy.onnx, golden.npz and CARD.md. No pickle, no torch."""
+"""Load a bundle: a folder or one zip of manifest.json, policy.onnx, golden.npz and CARD.md. No pickle, no torch.
+
+A bundle may come from anywhere, and whoever made it can make its digests right. So nothing is unpacked to disk, links
+are not followed, sizes are checked before anything is read or allocated, and whatever else is wrong with it ends in a
+BundleError.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
+import os
+import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +27,14 @@ from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.contract import Contract
 from robot_rl.errors import BundleError, ContractError
 
-_MANIFEST_LIMIT = 16 * 1024 * 1024
-"""A manifest larger than this is not one; do not read it into memory."""
+MANIFEST_BYTES = 2**20
+MOST_BYTES = {POLICY_FILE: 2**28, GOLDEN_FILE: 2**27, CARD_FILE: 2**22}
+"""Of each file; a hundred times what policies need."""
+GOLDEN_BYTES = 2**28
+"""Of all golden rows, unpacked."""
+_DIRECTORY_BYTES = 2**20
+"""Of a zip's list of files."""
+_DIRECTORY_END = struct.Struct("<4s4H2LH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +61,12 @@ def load_bundle(path: Path | str) -> Bundle:
     both values. It does not replay the golden rows: `verify_bundle` does.
     """
     path = Path(path)
-    read = _reader(path)
     try:
-        manifest = Manifest.from_json(_text(MANIFEST_FILE, read(MANIFEST_FILE, _MANIFEST_LIMIT)))
+        read = _reader(path)
+        manifest = Manifest.from_json(_text(MANIFEST_FILE, read(MANIFEST_FILE, MANIFEST_BYTES)))
+        for name, entry in manifest.files.items():
+            if not 0 <= entry.size <= MOST_BYTES[name]:
+                raise BundleError(f"{name}: the manifest says {entry.size} bytes; valid: 0 to {MOST_BYTES[name]}")
         files = {name: _checked(name, read(name, entry.size), entry) for name, entry in manifest.files.items()}
         return Bundle(
             path=path,
@@ -58,6 +77,9 @@ def load_bundle(path: Path | str) -> Bundle:
         )
     except (BundleError, ContractError) as error:
         raise type(error)(f"bundle {path}: {error}") from error
+    except Exception as error:
+        # Parsers raise whatever comes to them on what was made to break them.
+        raise BundleError(f"bundle {path}: malformed: {type(error).__name__} {str(error)[:200]}") from error
 
 
 def _reader(path: Path) -> Callable[[str, int], bytes]:
@@ -65,28 +87,63 @@ def _reader(path: Path) -> Callable[[str, int], bytes]:
     if path.is_dir():
         return lambda name, size: _read_file(path / name, size)
     if not path.exists():
-        raise BundleError(f"bundle {path}: no such file or folder")
-    if not zipfile.is_zipfile(path):
-        raise BundleError(f"bundle {path}: neither a folder nor a complete zip file (truncated?)")
+        raise BundleError("no such file or folder")
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise BundleError("neither a folder nor a complete zip file (truncated?)")
+    _check_directory(path)
     return lambda name, size: _read_zipped(path, name, size)
 
 
 def _read_file(path: Path, size: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        # A link may lead anywhere, and reading a pipe may never end.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise BundleError(f"{path.name} is no regular file")
             return file.read(size + 1)
     except FileNotFoundError as error:
         raise BundleError(f"{path.name} is missing") from error
     except OSError as error:
-        raise BundleError(f"{path.name} cannot be read: {error}") from error
+        why = "a symbolic link; put the file itself there" if path.is_symlink() else str(error)
+        raise BundleError(f"{path.name} cannot be read: {why}") from error
+
+
+def _check_directory(path: Path) -> None:
+    """Raise BundleError for a zip whose list of files is absurd, ambiguous, or leads out of the bundle."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - _DIRECTORY_END.size))
+        end = file.read()
+    at = end.rfind(b"PK\x05\x06")
+    if at < 0 or len(end) - at < _DIRECTORY_END.size:
+        raise BundleError("not a complete zip file (truncated?)")
+    size = _DIRECTORY_END.unpack_from(end, at)[5]
+    # "PK67" is where a zip with more entries, or larger ones, keeps their list.
+    if size > _DIRECTORY_BYTES or end[max(0, at - 20) : at].startswith(b"PK\x06\x07"):
+        raise BundleError(f"its list of files has {size} bytes; the most is {_DIRECTORY_BYTES}, without zip64")
+    with _zip_errors(path.name), zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+    names = [info.filename for info in infos]
+    for info in infos:
+        parts = info.filename.replace("\\", "/").split("/")
+        if parts[0] == "" or ".." in parts or ":" in parts[0] or stat.S_ISLNK(info.external_attr >> 16):
+            raise BundleError(f"zip entry {info.filename!r} leads out of the bundle; valid: plain files")
+        if names.count(info.filename) > 1:
+            raise BundleError(f"zip entry {info.filename!r} is there more than once")
 
 
 def _read_zipped(path: Path, name: str, size: int) -> bytes:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        with _zip_errors(name), zipfile.ZipFile(path) as archive, archive.open(name) as file:
             return file.read(size + 1)
     except KeyError as error:
         raise BundleError(f"{name} is missing") from error
+
+
+@contextlib.contextmanager
+def _zip_errors(name: str) -> Iterator[None]:
+    try:
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise BundleError(f"{name} cannot be read from the zip: {error}") from error
 
@@ -111,6 +168,7 @@ def _text(name: str, data: bytes) -> str:
 def _golden(data: bytes, contract: Contract) -> dict[str, NDArray[np.float32]]:
     expected = {f"in/{t.name}": t.shape for t in contract.inputs} | {f"out/{t.name}": t.shape for t in contract.outputs}
     try:
+        _check_unpacked(data)
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
@@ -132,3 +190,20 @@ def _golden(data: bytes, contract: Contract) -> dict[str, NDArray[np.float32]]:
                 f"{GOLDEN_FILE}: {name} is not finite in row {int(np.argwhere(~np.isfinite(array))[0][0])}"
             )
     return arrays
+
+
+def _check_unpacked(data: bytes) -> None:
+    """Raise BundleError before golden rows that say they are huge, or larger than they are, take memory."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        total = sum(info.file_size for info in archive.infolist())
+        if total > GOLDEN_BYTES:
+            raise BundleError(f"{GOLDEN_FILE}: {total} bytes, unpacked; the most is {GOLDEN_BYTES}")
+        for info in archive.infolist():
+            with archive.open(info) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > info.file_size:
+                raise BundleError(
+                    f"{GOLDEN_FILE}: {info.filename} says it is {dtype} {shape}, and is {info.file_size} bytes"
+                )

@@ -117,8 +117,8 @@ class Manifest:
     def from_json(text: str) -> Manifest:
         """Parse and validate. Raises BundleError or ContractError naming the key and both values."""
         try:
-            data = json.loads(text)
-        except ValueError as error:
+            data = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{MANIFEST_FILE}: not JSON: {error}") from error
         if not isinstance(data, dict):
             raise BundleError(f"{MANIFEST_FILE}: expected an object, got {type(data).__name__}")
@@ -161,6 +161,17 @@ _TYPES: dict[str, type] = {
     "obs_mean": list,
     "obs_std": list,
 }
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def _digest(body: Mapping[str, Any]) -> str:

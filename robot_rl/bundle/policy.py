@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,45 +11,46 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from robot_rl.bundle.graph_check import check_graph
 from robot_rl.bundle.manifest import POLICY_FILE
+from robot_rl.bundle.memory_limit import memory_limit
 from robot_rl.contract import Contract, TensorSpec
 from robot_rl.errors import BundleError
 
 Array = NDArray[np.float32]
 
-# A tensor kept outside the file is a StringStringEntryProto of key "location" (onnx.proto, TensorProto.external_data):
-# field 1, length-delimited, 8 bytes. Searching for it needs no ONNX parser.
-_EXTERNAL_DATA = b"\x0a\x08location"
+MOST_ELEMENTS = 2**20
+"""Of one input or output."""
+MEMORY_BYTES = 2**31
+"""Beyond what the process has, while a graph is loaded and tried."""
+TRIAL_S = 5.0
+"""For one evaluation; policies take less than a thousandth."""
 
 
 class OnnxPolicy:
     """The whole policy graph on one CPU thread. Not thread-safe: it owns its buffers.
 
-    Raises BundleError if the graph cannot be loaded, keeps weights in another file, or differs from the contract in the
-    name, shape or type of any input or output.
+    Raises BundleError if the graph cannot be loaded, is more than a plain policy (see graph_check), differs from the
+    contract in the name, shape or type of any input or output, or takes absurdly much memory or time.
     """
 
     def __init__(self, model: bytes, contract: Contract) -> None:
-        if _EXTERNAL_DATA in model:
-            raise BundleError(f"{POLICY_FILE}: keeps weights in an external data file; export it as one file")
-        options = onnxruntime.SessionOptions()
-        # One thread: a policy is too small to share, and a waiting thread that spins takes the core from the driver.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise BundleError(
-                f"{POLICY_FILE}: onnxruntime {onnxruntime.__version__} cannot load it: {cause}"
-            ) from error
-        _check_tensors("input", contract.inputs, self._session.get_inputs())
-        _check_tensors("output", contract.outputs, self._session.get_outputs())
+        check_graph(model)
+        _check_sizes(contract)
+        with memory_limit(MEMORY_BYTES):
+            # Optimising evaluates what is constant in the graph: first see, without, that it takes neither all memory
+            # nor all time.
+            trial = _session(model, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+            _check_tensors("input", contract.inputs, trial.get_inputs())
+            _check_tensors("output", contract.outputs, trial.get_outputs())
+            _try(trial, contract)
+            self._session = _session(model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
         nodes = (*self._session.get_inputs(), *self._session.get_outputs())
         self._free_batch = not any(node.shape and isinstance(node.shape[0], int) for node in nodes)
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{POLICY_FILE}: its metadata is no UTF-8 text: {error}") from error
         self._inputs = {t.name: np.zeros((1, *t.shape), np.float32) for t in contract.inputs}
         # All outputs lie in one array, so that one copy serves them all.
         self._output, self._views = _joint_buffer(contract.outputs)
@@ -91,6 +93,48 @@ class OnnxPolicy:
             return {name: np.asarray(value, np.float32) for name, value in zip(names, results, strict=True)}
         outputs = [self.run({name: value[i] for name, value in values.items()}) for i in range(rows)]
         return {name: np.concatenate([output[name] for output in outputs]) for name in names}
+
+
+def _session(model: bytes, optimization: onnxruntime.GraphOptimizationLevel) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One thread: a policy is too small to share, and a waiting thread that spins takes the core from the driver.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    options.graph_optimization_level = optimization
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise BundleError(
+            f"{POLICY_FILE}: onnxruntime {onnxruntime.__version__} cannot load it: {_first_line(error)}"
+        ) from error
+
+
+def _try(session: onnxruntime.InferenceSession, contract: Contract) -> None:
+    """Evaluate once on zeros. Raises BundleError if it fails, or takes longer than TRIAL_S."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    deadline = threading.Timer(TRIAL_S, lambda: setattr(options, "terminate", True))
+    deadline.daemon = True
+    deadline.start()
+    try:
+        session.run(None, {t.name: np.zeros((1, *t.shape), np.float32) for t in contract.inputs}, options)
+    except Exception as error:
+        why = f"takes longer than {TRIAL_S:g} s" if options.terminate else _first_line(error)
+        raise BundleError(f"{POLICY_FILE}: cannot be evaluated: {why}") from error
+    finally:
+        deadline.cancel()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+
+
+def _check_sizes(contract: Contract) -> None:
+    for spec in (*contract.inputs, *contract.outputs):
+        if math.prod(spec.shape) > MOST_ELEMENTS:
+            raise BundleError(f"tensor {spec.name!r} has shape {spec.shape}; the most is {MOST_ELEMENTS} elements")
 
 
 _ALIGNMENT = 16

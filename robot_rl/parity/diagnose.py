@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 
 EITHER = "joint_vel or joint_pos"
 """Signal of a cause where the two disagree, and no target says which of them is wrong."""
+_CLEARLY = 0.02
+"""How many more mistakes, or share of joints out of their limits, it takes to acquit one of the two."""
 _BLAMED = 4
 """More differences between joint_vel and joint_pos than this are not each held against the other."""
 AT_REST = "joint_pos at rest"
@@ -61,17 +63,21 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
     if velocity is None:
         return resting, {}, ["joints: the flight is too short"]
     # What is said of joint_vel against joint_pos may be the other one's mistake, if the target disagrees as well.
-    options = []
     n = len(velocity.causes)
-    choices = itertools.product(("joint_vel", "joint_pos"), repeat=n) if n <= _BLAMED else [("joint_vel",) * n]
+    choices = list(itertools.product(("joint_vel", "joint_pos"), repeat=n)) if n <= _BLAMED else [("joint_vel",) * n]
+    options = []
     for blamed in choices:
         causes = [_blame(c, signal) for c, signal in zip(velocity.causes, blamed, strict=True)]
         mended = mend(flight, causes)
         servo = relations.servo(mended)
-        servo_causes = () if servo is None else servo.causes
-        extra = PRICE * (len(servo_causes) + _outside(mended))
-        options.append((extra + PRICE * 0.1 * blamed.count("joint_pos"), causes, servo))
-    _, causes, servo = min(options, key=lambda option: option[0])
+        mistakes = (0 if servo is None else len(servo.causes)) + _outside(mended)
+        options.append((mistakes, causes, servo))
+    best = min(range(len(options)), key=lambda k: options[k][0])
+    _, causes, servo = options[best]
+    for i in range(n if len(choices) > 1 else 0):
+        others = [option[0] for option, blamed in zip(options, choices, strict=True) if blamed[i] != choices[best][i]]
+        if min(others) < options[best][0] + _CLEARLY:
+            causes[i] = replace(causes[i], signal=EITHER)
     comparisons = {"joint_vel": velocity}
     notes = []
     if servo is None:
@@ -81,7 +87,6 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
             else "the joints were never held by their servos"
         )
         notes.append(f"target: {needs}")
-        causes = [replace(cause, signal=EITHER) for cause in causes]
     else:
         comparisons["target"] = servo
         causes += servo.causes

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.parity.compare import PRICE, Cause, Comparison, Pair, Tolerance, compare
+from robot_rl.parity.compare import Cause, Comparison, Pair, Tolerance, compare
 from robot_rl.parity.flight import Flight
 
 Array = NDArray[np.float64]
