@@ -11,8 +11,9 @@ Fields are those of the runtime's own dataclasses, read from their types: a fiel
 log. Every message carries `t_s`, the loop's monotonic clock. An array that there is not is empty, a number NaN.
 
 Messages are protobuf, and each log carries their descriptors. Beside JSON with JSON schema, the other encoding that
-Foxglove opens without a plug-in, a tick of a humanoid takes 5 kB instead of 18 and 45 µs instead of 380; and numbers
-keep every bit, also those that are not finite, which JSON cannot write: a replay sees what the robot saw.
+Foxglove opens without a plug-in, a tick of a humanoid (29 joints, 279 observations) takes 4.5 kB instead of 13 and
+0.1 ms instead of 0.5; and numbers keep every bit, also those that are not finite, which JSON cannot write: a replay
+sees what the robot saw.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def _sources(tick: Tick, state: NumpyState | None, sent: JointCommand) -> Iterat
 
 def _reader(kind: int, many: bool) -> Callable[[Any], Any]:
     if many:
-        return lambda value: np.ravel(value).tolist()
+        return _list
     readers: dict[int, Callable[[Any], Any]] = {
         _Proto.TYPE_DOUBLE: float,
         _Proto.TYPE_INT64: int,
@@ -198,6 +199,13 @@ def _reader(kind: int, many: bool) -> Callable[[Any], Any]:
         _Proto.TYPE_STRING: _text,
     }
     return readers[kind]
+
+
+def _list(value: Any) -> list[Any]:
+    # Forty times in a tick: np.ravel would double the time of the whole encoding.
+    if isinstance(value, np.ndarray):
+        return (value if value.ndim == 1 else value.ravel()).tolist()
+    return np.ravel(value).tolist()
 
 
 def _text(value: Any) -> str:
