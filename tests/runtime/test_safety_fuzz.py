@@ -131,6 +131,7 @@ def test_a_random_walk_stays_in_bounds(robot: RobotSpec, insane: float, least_st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("robot", [LEAP_HAND, UNITREE_G1])
 @pytest.mark.parametrize("insane", [0.0005, 0.002, 0.01, 0.1, 0.5])
 def test_a_million_ticks(robot: RobotSpec, insane: float) -> None:
