@@ -14,6 +14,11 @@ from robot_rl.doctor.software import installed, version_of
 
 DISTRIBUTIONS = {"jazzy": "3.12", "kilted": "3.12"}
 """Those that are supported, and the Python that their rclpy is built for."""
+MESSAGES = (
+    "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "rcl_interfaces", "sensor_msgs", "std_msgs", "std_srvs",
+    "trajectory_msgs",
+)  # fmt: skip
+"""What the bridge's nodes speak."""
 RANGES = ("LOCALHOST", "OFF", "SUBNET", "SYSTEM_DEFAULT")
 MAX_DOMAIN = 101
 """Beyond it, on Linux, ports overlap with those that the system hands out."""
@@ -30,7 +35,7 @@ def check_ros(env: Mapping[str, str] = os.environ) -> list[Finding]:
     else:
         fix = "pip install ./ros_ws/src/robot_rl_bridge, or colcon build in ros_ws"
         findings.append(warn("ros bridge", "robot_rl_bridge is not installed", fix))
-    return [*findings, _discovery(env), _domain(env)]
+    return [*findings, _messages(), _discovery(env), _domain(env)]
 
 
 def _origin() -> Path | None:
@@ -86,6 +91,17 @@ def _implementations(env: Mapping[str, str], origin: Path) -> set[str]:
     prefixes = [Path(p) for p in env.get("AMENT_PREFIX_PATH", "").split(":") if p]
     index = (p / "share/ament_index/resource_index/rmw_typesupport" for p in prefixes)
     return {entry.name for folder in index if folder.is_dir() for entry in folder.iterdir()}
+
+
+def _messages() -> Finding:
+    missing = [name for name in MESSAGES if not installed(name)]
+    if missing:
+        fix = "pip install 'robot-rl[ros]', or install them from the distribution (ros-<distribution>-<name>)"
+        return warn("ros messages", f"missing: {', '.join(missing)}", fix)
+    # Of no use to the nodes, but a user of ROS expects them; the wheels have neither.
+    tools = [name for name in ("launch_ros", "ros2cli") if not installed(name)]
+    without = f"; without {', '.join(tools)}: start the nodes by their names" if tools else ""
+    return ok("ros messages", f"all {len(MESSAGES)}{without}")
 
 
 def _discovery(env: Mapping[str, str]) -> Finding:

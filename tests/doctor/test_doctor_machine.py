@@ -244,3 +244,13 @@ def test_a_port_that_is_there_ours_and_quick(tmp_path: Path, monkeypatch: pytest
     assert by_name(robot.check_port("/dev/ttyUSB0", tmp_path))["port"].status == "ok"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "dialout" in by_name(robot.check_port("/dev/ttyUSB0", tmp_path))["port"].fix
+
+
+def test_message_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ros, "installed", lambda name: name not in ("trajectory_msgs", "lifecycle_msgs", "ros2cli"))
+    found = check_ros(monkeypatch, WHEELS, {})["ros messages"]
+    assert found.status == "warn"
+    assert found.found == "missing: lifecycle_msgs, trajectory_msgs"
+    monkeypatch.setattr(ros, "installed", lambda name: name != "ros2cli")
+    found = check_ros(monkeypatch, WHEELS, {})["ros messages"]
+    assert (found.status, found.found) == ("ok", "all 8; without ros2cli: start the nodes by their names")
