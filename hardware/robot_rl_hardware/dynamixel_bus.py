@@ -35,6 +35,8 @@ _LATE_BYTES = 2_048
 """Read after a deadline, if they are there: a process that was kept from running is not a servo that was silent."""
 _ID, _LENGTH, _ERROR, _DATA = 4, 5, 8, 9
 """Places in a status packet."""
+_EMPTY = 11
+"""Bytes of a status packet without data."""
 
 
 class BusError(RobotRLError):
@@ -124,33 +126,53 @@ class DynamixelBus:
     def read(self, servo: int, address: int, size: int) -> tuple[bytes, int]:
         """`size` bytes from `address`, and the error byte. Raises BusError."""
         with self._exchange():
-            data, result, error = self._packets.readTxRx(self._port, servo, address, size)
-        self._check(servo, f"read {address}", result, error)
-        if len(data) != size:
-            raise BusError(f"servo {servo}: read {address}: {len(data)} bytes instead of {size}")
-        return bytes(data), error
+            result = self._packets.readTx(self._port, servo, address, size)
+            answers = self._receive([servo], size) if result == COMM_SUCCESS else {}
+        return self._answer(servo, f"read {address}", result, answers)
 
     def write(self, servo: int, address: int, data: bytes) -> None:
         """Write and wait for the servo's word that it is done. Raises BusError."""
         with self._exchange():
-            result, error = self._packets.writeTxRx(self._port, servo, address, len(data), list(data))
-        self._check(servo, f"write {address}", result, error)
+            result = self._packets.writeTxOnly(self._port, servo, address, len(data), list(data))
+            self._port.setPacketTimeout(_EMPTY)
+            answers = self._receive([servo], 0) if result == COMM_SUCCESS else {}
+        self._answer(servo, f"write {address}", result, answers)
 
     def sync_read(self, servos: Sequence[int], address: int, size: int) -> dict[int, tuple[bytes, int]]:
         """From each servo that answers soundly: `size` bytes from `address`, and its error byte."""
-        answers: dict[int, tuple[bytes, int]] = {}
         with self._exchange():
             result = self._packets.syncReadTx(self._port, address, size, list(servos), len(servos), False)
             if result != COMM_SUCCESS:
                 raise BusError(f"sync read {address}: {self._packets.getTxRxResult(result)}")
-            # As many packets as servos, in whatever order: waiting for each in turn loses all behind a silent one.
-            for _ in servos:
-                packet, result = self._packets.rxPacket(self._port, False)
-                if result == COMM_RX_TIMEOUT:
-                    break
-                if result == COMM_SUCCESS and packet[_ID] in servos and packet[_LENGTH] == size + 4:
-                    answers[packet[_ID]] = bytes(packet[_DATA : _DATA + size]), packet[_ERROR]
+            answers = self._receive(servos, size)
+        return {servo: (data, error) for servo, (data, error) in answers.items() if not error & ~ALERT}
+
+    def _receive(self, servos: Sequence[int], size: int) -> dict[int, tuple[bytes, int]]:
+        """One answer of each servo: `size` bytes and an error byte; no bytes where the servo refused.
+
+        The SDK looks at no packet's length: it takes a late answer to something else, checksum included, for data. And
+        it waits for each servo in turn, which loses all behind a silent one.
+        """
+        answers: dict[int, tuple[bytes, int]] = {}
+        while len(answers) < len(servos):
+            packet, result = self._packets.rxPacket(self._port, False)
+            if result == COMM_RX_TIMEOUT:
+                break
+            if result != COMM_SUCCESS or packet[_ID] not in servos:
+                continue
+            length, error = packet[_LENGTH] + 256 * packet[_LENGTH + 1], packet[_ERROR]
+            if length == size + 4:
+                answers[packet[_ID]] = bytes(packet[_DATA : _DATA + size]), error
+            elif length == 4 and error & ~ALERT:
+                answers[packet[_ID]] = b"", error
         return answers
+
+    def _answer(self, servo: int, what: str, result: int, answers: dict[int, tuple[bytes, int]]) -> tuple[bytes, int]:
+        if result == COMM_SUCCESS and servo not in answers:
+            result = COMM_RX_TIMEOUT
+        data, error = answers.get(servo, (b"", 0))
+        self._check(servo, what, result, error)
+        return data, error
 
     def sync_write(self, address: int, values: Mapping[int, bytes]) -> None:
         """Write to many at once. No servo answers to this: what must be certain is read back."""
@@ -175,7 +197,7 @@ class DynamixelBus:
 
     def _check(self, servo: int, what: str, result: int, error: int) -> None:
         if result == COMM_RX_TIMEOUT:
-            raise BusError(f"servo {servo}: {what}: no answer")
+            raise BusError(f"servo {servo}: {what}: no sound answer")
         if result != COMM_SUCCESS:
             raise BusError(f"servo {servo}: {what}: {self._packets.getTxRxResult(result)}")
         if error & ~ALERT:
