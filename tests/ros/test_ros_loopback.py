@@ -78,7 +78,7 @@ def _talk(tmp_path: Path, discovery_range: str | None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("discovery_range", ["LOCALHOST", None])
+@pytest.mark.parametrize("discovery_range", [pytest.param("LOCALHOST", marks=pytest.mark.slow), None])
 def test_nothing_leaves_the_host(tmp_path: Path, discovery_range: str | None) -> None:
     output = _talk(tmp_path, discovery_range)
     assert "heard True 0" in output

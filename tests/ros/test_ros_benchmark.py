@@ -1,0 +1,58 @@
+"""The benchmark finds out which state an answer rests on, and a short run of it answers what was asked."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from std_msgs.msg import Float64MultiArray
+
+from robot_rl_bridge import benchmark, converters, ros_compat
+from robot_rl_bridge.benchmark import LIFE_S, Answers, Robot
+
+pytestmark = pytest.mark.ros
+
+
+def test_an_answer_belongs_to_the_state_whose_stamp_it_carries(ros_domain, monkeypatch) -> None:
+    with ros_compat.ros_context([]) as executor:
+        robot = Robot(executor, 100.0)
+        robot.answers = answers = Answers(sent_s=[10.00, 10.01, 10.02])
+        robot._wall_offset_s = 1000.0
+        now = [10.0132]
+        monkeypatch.setattr(benchmark.time, "monotonic", lambda: now[0])
+
+        def answer(sent_s: float, life_s: float) -> None:
+            robot._on_answer(Float64MultiArray(data=converters.doubles(np.array([1.0, 1.0, sent_s, life_s]))))
+
+        # Sent at 10.013, to live until the state's stamp plus LIFE_S: it rests on the state of 10.01.
+        robot._by_expiry = True
+        answer(10.013, LIFE_S - 0.003)
+        assert answers.round_trip_s == {1: pytest.approx(0.0032)}
+        # An echo, with the stamp on the wall clock; later answers to the same state do not count.
+        robot._by_expiry = False
+        answer(1010.0, 0.0)
+        now[0] = 10.5
+        answer(1010.0, 0.0)
+        assert answers.round_trip_s[0] == pytest.approx(0.0132)
+    # The first came after its period, the last had no time.
+    assert answers.missed(0.01) == 1
+    assert Answers(sent_s=[1.0, 2.0, 3.0], round_trip_s={0: 0.001}).missed(0.01) == 1
+
+
+@pytest.mark.slow
+def test_a_short_run(ros_domain, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(benchmark, "MEASURE_S", 2.0)
+    started_s = time.monotonic()
+    rows = {r.name.removeprefix("ros/50Hz/"): r for r in benchmark._at_rate(50.0, tmp_path)}
+    assert time.monotonic() - started_s < 120.0
+    for way in ("echo", "policy", "watchdog"):
+        # Nothing is faster than a message's way there and back, nor slower than a period.
+        assert 0.1 < rows[f"{way}/p50"].value < 20.0
+        assert 0.0 < rows[f"{way}/cpu_per_cycle"].value < 20.0
+    assert rows["policy/p50"].ratio == pytest.approx(rows["policy/p50"].value / rows["echo/p50"].value)
+    assert rows["torch_in_process"].value is False
