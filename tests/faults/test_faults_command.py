@@ -15,7 +15,8 @@ from robot_rl.testing.bundles import TinyPolicy
 from robot_rl_sim.commands.faults import FaultsArgs, run
 from robot_rl_sim.faults import table
 from robot_rl_sim.faults.expect import Expect
-from robot_rl_sim.faults.over_ros import RosReport, rows, write_report
+from robot_rl_sim.faults.over_ros import RosReport, write_report
+from robot_rl_sim.faults.page import rows
 from robot_rl_sim.faults.table import Case
 
 
@@ -77,7 +78,7 @@ def test_the_page_of_a_run_over_ros(tmp_path: Path) -> None:
     }
     report = RosReport(tmp_path, {"drop_state/lasting": {**seen, "problem": ""}, "x/y": {**seen, "problem": "late"}})
     assert report.reason == "1 of 2 faults failed: x/y (late)"
-    latency = next(r for r in rows(report) if r.name == "fault/ros/drop_state/lasting/latency_s")
+    latency = next(r for r in rows(report.outcomes, "ros") if r.name == "ros/drop_state/lasting/latency_s")
     assert (latency.value, latency.reference, latency.ratio) == (0.06, "threshold", pytest.approx(1.2))
     data, text = write_report(tmp_path, report, "robot-rl faults x --ros")
     assert "| drop_state/lasting | ok | state_stale | 50 ms | 60 ms | damp | yes |" in text.read_text()

@@ -53,7 +53,7 @@ def run(args: FaultsArgs) -> Result:
 
 
 def _run_over_ros(args: FaultsArgs) -> Result:
-    from robot_rl_sim.faults import over_ros
+    from robot_rl_sim.faults import over_ros, page
 
     report = over_ros.run_over_ros(args.bundle, args.only)
     folder = args.out or (args.bundle if args.bundle.is_dir() else args.bundle.parent)
@@ -61,7 +61,7 @@ def _run_over_ros(args: FaultsArgs) -> Result:
     print(f"written: {data}, {text}", flush=True)
     why = report.reason
     details = {"faults": str(data), "page": str(text)}
-    return Result(ok=not why, rows=over_ros.rows(report), reason=why, details=details, quiet=True)
+    return Result(ok=not why, rows=page.rows(report.outcomes, "fault/ros"), reason=why, details=details, quiet=True)
 
 
 def _run_in_process(args: FaultsArgs) -> Result:
@@ -70,7 +70,6 @@ def _run_in_process(args: FaultsArgs) -> Result:
     from robot_rl.bundle.load import load_bundle
     from robot_rl.robots import get_robot
     from robot_rl_sim.faults import page
-    from robot_rl_sim.faults.plot import write_plot
     from robot_rl_sim.faults.report import run_faults
     from robot_rl_sim.faults.table import select
     from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL
@@ -94,24 +93,20 @@ def _run_in_process(args: FaultsArgs) -> Result:
         bare=args.bare,
         note=_print_progress,
     )
-    data, text = _paths(args)
-    figures = page.write_data(data, report)
-    picture = text.with_suffix(".png")
-    write_plot(picture, f"{bundle.manifest.task}: faults", figures, loop_period_s)
-    page.write_page(text, report, _command_line(args), picture.name)
-    print(f"written: {data}, {text}, {picture}", flush=True)
-    why = page.reason(report)
-    details = {"faults": str(data), "page": str(text), "failed": [f.case.name for f in report.failed]}
-    return Result(ok=not why, rows=page.rows(report), reason=why, details=details, quiet=True)
+    data = page.data_of(report, _command_line(args))
+    paths = _paths(args)
+    picture = page.write_report(*paths, data)
+    print(f"written: {', '.join(map(str, (*paths, picture)))}", flush=True)
+    details = {"faults": str(paths[0]), "page": str(paths[1])}
+    rows = page.rows(data["faults"])
+    return Result(ok=data["passed"], rows=rows, reason=data["reason"], details=details, quiet=True)
 
 
 def _print_progress(finding: Finding) -> None:
-    from robot_rl_sim.faults.page import line
+    from robot_rl_sim.faults.page import figures, line
 
-    print(
-        "  ".join(cell.ljust(width) for cell, width in zip(line(finding), (24, 4, 17, 8, 8, 8), strict=False)),
-        flush=True,
-    )
+    cells = line(finding.case.name, figures(finding))
+    print("  ".join(c.ljust(width) for c, width in zip(cells, (24, 4, 17, 8, 8, 8), strict=False)), flush=True)
 
 
 def _command_line(args: FaultsArgs) -> str:

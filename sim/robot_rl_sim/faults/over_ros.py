@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robot_rl.commands.result import Row
 from robot_rl.errors import RobotRLError
 from robot_rl_sim.demo.processes import private_domain, require_ros
 from robot_rl_sim.faults.page import failures, markdown, write
@@ -29,7 +28,7 @@ class RosReport:
     @property
     def reason(self) -> str:
         """What failed; empty if nothing did."""
-        return failures({name: o["problem"] for name, o in self.outcomes.items()})
+        return failures(self.outcomes)
 
 
 def run_over_ros(bundle: Path, only: tuple[str, ...] = ()) -> RosReport:
@@ -43,18 +42,6 @@ def run_over_ros(bundle: Path, only: tuple[str, ...] = ()) -> RosReport:
         if done.returncode != 0:
             raise RobotRLError(f"the trials over ROS 2 ended with exit code {done.returncode}; see above")
         return RosReport(bundle, json.loads(out.read_text()))
-
-
-def rows(report: RosReport) -> tuple[Row, ...]:
-    """fault/ros/<kind>/<severity>/<figure>; a latency beside its threshold."""
-    out = []
-    for name, outcome in report.outcomes.items():
-        for figure, value in outcome.items():
-            threshold_s = outcome["threshold_s"] if figure == "latency_s" else None
-            ratio = value / threshold_s if threshold_s and value is not None else None
-            reference = None if ratio is None else "threshold"
-            out.append(Row(f"fault/ros/{name}/{figure}", value, "", reference, ratio))
-    return tuple(out)
 
 
 def write_report(folder: Path, report: RosReport, command: str) -> tuple[Path, Path]:

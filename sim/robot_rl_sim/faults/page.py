@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_rl.commands.result import Row
+from robot_rl_sim.faults.plot import write_plot
 from robot_rl_sim.faults.report import FaultReport, Finding
 from robot_rl_sim.faults.trial import WATCH_S, Peaks
 
@@ -33,6 +34,7 @@ def figures(finding: Finding) -> dict[str, Any]:
         "recovered": finding.recovered,
         "violations": sum(len(t.violations) for t in finding.trials),
         "problem": finding.problem,
+        "reason": finding.case.reason,
     }
     for name, _ in _MEASURES:
         out[f"{name}/filter_on"] = _worst([t.peaks for t in finding.trials], name)
@@ -40,43 +42,53 @@ def figures(finding: Finding) -> dict[str, Any]:
     return out
 
 
-def rows(report: FaultReport) -> tuple[Row, ...]:
-    """fault/<kind>/<severity>/<figure>; a latency beside its threshold."""
+def data_of(report: FaultReport, command: str) -> dict[str, Any]:
+    """All that is written; `command` repeats it."""
+    faults = {f.case.name: figures(f) for f in report.findings}
+    why = failures(faults)
+    return {
+        "task": report.bundle.manifest.task,
+        "contract_digest": report.bundle.contract.digest(),
+        "robot": report.spec.name,
+        "command": command,
+        "loop_period_s": report.limits.loop_period_s,
+        "seeds": report.seeds,
+        "left_out": report.left_out,
+        "passed": not why,
+        "reason": why,
+        "faults": faults,
+    }
+
+
+def rows(faults: Mapping[str, Mapping[str, Any]], prefix: str = "fault") -> tuple[Row, ...]:
+    """<prefix>/<kind>/<severity>/<figure>; a latency beside its threshold."""
     out = []
-    for finding in report.findings:
-        for name, value in figures(finding).items():
-            threshold_s = finding.threshold_s if name == "latency_s" else None
+    for fault, values in faults.items():
+        for name, value in values.items():
+            threshold_s = values["threshold_s"] if name == "latency_s" else None
             ratio = value / threshold_s if threshold_s and value is not None else None
-            out.append(
-                Row(f"fault/{finding.case.name}/{name}", value, "", "threshold" if ratio is not None else None, ratio)
-            )
+            out.append(Row(f"{prefix}/{fault}/{name}", value, "", None if ratio is None else "threshold", ratio))
     return tuple(out)
 
 
-def reason(report: FaultReport) -> str:
-    """What failed; empty if nothing did."""
-    return failures({f.case.name: f.problem for f in report.findings})
-
-
-def failures(problems: Mapping[str, str]) -> str:
+def failures(faults: Mapping[str, Mapping[str, Any]]) -> str:
     """One sentence on what is wrong with which fault; empty if nothing is."""
-    failed = [f"{name} ({problem})" for name, problem in problems.items() if problem]
-    return f"{len(failed)} of {len(problems)} faults failed: {', '.join(failed)}" if failed else ""
+    failed = [f"{name} ({f['problem']})" for name, f in faults.items() if f["problem"]]
+    return f"{len(failed)} of {len(faults)} faults failed: {', '.join(failed)}" if failed else ""
 
 
-def line(finding: Finding) -> tuple[str, ...]:
+def line(name: str, f: Mapping[str, Any]) -> tuple[str, ...]:
     """The cells of one fault, under `_HEADER`."""
-    f = figures(finding)
     noticed = str({"tolerated": "tolerated", "not due": "nothing to notice"}.get(f["detected"], f["cause"]))
     if f["detected"] is True and not noticed:
         noticed = "bounded"
     beyond = []
-    for name, form in _MEASURES:
-        on, off = f[f"{name}/filter_on"], f[f"{name}/filter_off"]
+    for measure, form in _MEASURES:
+        on, off = f[f"{measure}/filter_on"], f[f"{measure}/filter_off"]
         beyond.append(form.format(on) if off is None else f"{form.format(on)} / {form.format(off)}")
     return (
-        finding.case.name,
-        f"FAIL: {finding.problem}" if finding.problem else "ok",
+        name,
+        f"FAIL: {f['problem']}" if f["problem"] else "ok",
         noticed,
         "" if f["threshold_s"] is None else f"{1e3 * f['threshold_s']:.0f} ms",
         "" if f["latency_s"] is None else f"{1e3 * f['latency_s']:.0f} ms",
@@ -86,22 +98,26 @@ def line(finding: Finding) -> tuple[str, ...]:
     )
 
 
-def write_page(path: Path, report: FaultReport, command: str, picture: str) -> None:
-    """FAULTS.md; `picture` is the plot beside it."""
-    why = reason(report)
-    tolerated = [f.case for f in report.findings if f.case.reason]
+def write_report(data_path: Path, page_path: Path, data: Mapping[str, Any]) -> Path:
+    """faults.json, FAULTS.md and the plot beside it, whose path is returned."""
+    faults = data["faults"]
+    picture = page_path.with_suffix(".png")
+    write(data_path, json.dumps(data, indent=1) + "\n")
+    write_plot(picture, f"{data['task']}: faults", faults, data["loop_period_s"])
+    reasons = [(name, f["reason"]) for name, f in faults.items() if f["reason"]]
+    left_out = f"- seeds left out, because the robot falls without a fault: {data['left_out']}"
     lines = [
-        f"# Faults: {'FAILED' if why else 'passed'}",
+        f"# Faults: {'passed' if data['passed'] else 'FAILED'}",
         "",
-        *([why + ".", ""] if why else []),
-        f"- bundle: {report.bundle.manifest.task}, contract sha256 {report.bundle.contract.digest()}",
-        f"- {len({f.case.kind for f in report.findings})} kinds, {len(report.findings)} with their severities, "
-        f"{len(report.seeds)} seeds each; loop at {1 / report.limits.loop_period_s:.0f} Hz; `{command}`",
-        *([f"- seeds left out, because the robot falls without a fault: {report.left_out}"] if report.left_out else []),
+        *([] if data["passed"] else [data["reason"] + ".", ""]),
+        f"- bundle: {data['task']}, contract sha256 {data['contract_digest']}",
+        f"- {len({name.split('/')[0] for name in faults})} kinds, {len(faults)} with their severities, "
+        f"{len(data['seeds'])} seeds each; loop at {1 / data['loop_period_s']:.0f} Hz; `{data['command']}`",
+        *([left_out] if data["left_out"] else []),
         "",
-        *markdown(_HEADER, [line(f) for f in report.findings]),
+        *markdown(_HEADER, [line(name, f) for name, f in faults.items()]),
         "",
-        f"![latencies, and torque with and without the safety filter]({picture})",
+        f"![latencies, and torque with and without the safety filter]({picture.name})",
         "",
         "Worst of all seeds. `threshold`: what the robot's safety profile and the lines of `CHECKS` allow; a fault "
         "must be noticed one tick later at the latest. `latency`: from the fault's first effect, for thresholds of the "
@@ -112,27 +128,10 @@ def write_page(path: Path, report: FaultReport, command: str, picture: str) -> N
         "safety filter / without any, the same seeds. All commands, before and after, were finite and inside the "
         "limits, unless the verdict says otherwise.",
         "",
-        *markdown(("tolerated, or noticed by its consequences", "because"), [(c.name, c.reason) for c in tolerated]),
+        *markdown(("tolerated, or noticed by its consequences", "because"), reasons),
     ]
-    write(path, "\n".join(lines) + "\n")
-
-
-def write_data(path: Path, report: FaultReport) -> dict[str, dict[str, Any]]:
-    """faults.json: every figure. Returns those of the faults."""
-    faults = {f.case.name: figures(f) for f in report.findings}
-    data = {
-        "task": report.bundle.manifest.task,
-        "contract_digest": report.bundle.contract.digest(),
-        "robot": report.spec.name,
-        "loop_period_s": report.limits.loop_period_s,
-        "seeds": report.seeds,
-        "left_out": report.left_out,
-        "passed": not report.failed,
-        "reason": reason(report),
-        "faults": faults,
-    }
-    write(path, json.dumps(data, indent=1) + "\n")
-    return faults
+    write(page_path, "\n".join(lines) + "\n")
+    return picture
 
 
 def _worst(peaks: Sequence[Peaks], name: str) -> float:

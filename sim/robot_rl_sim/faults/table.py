@@ -132,8 +132,9 @@ _INVALID = e.evaluations(Cause.POLICY_INVALID)
 _TEMPERATURE, _COMM_LOSS = e.noticed(Cause.TEMPERATURE), e.noticed(Cause.COMM_LOSS)
 _YOUNG = "younger than the age at which to hold"
 _FEW = "fewer than the threshold"
-_LIVES = "the one before still lives"
 _WARNS = "an overrun warns; one at a time does no harm"
+_LATE = f"{_WARNS}; a humanoid may lose its balance, which is noticed"
+_LIVES = "the one before still lives"
 
 FAULTS: tuple[Case, ...] = (
     Case("none", "none", lambda spec, lim: Fault(), None, "nothing is broken"),
@@ -179,7 +180,7 @@ FAULTS: tuple[Case, ...] = (
     _policy("policy_step", "one", lambda lim: f.once(f.bang_bang(lim.lower, lim.upper)), e.BOUNDED),
     _policy("policy_step", "lasting", lambda lim: f.bang_bang(lim.lower, lim.upper), e.BOUNDED),
     _policy("policy_slow", "short", lambda lim: f.slow(0.9 * lim.loop_period_s), None, "the tick is over in time"),
-    _policy("policy_slow", "late", lambda lim: f.slow(2.5 * lim.loop_period_s), None, _WARNS),
+    _policy("policy_slow", "late", lambda lim: f.slow(2.5 * lim.loop_period_s), e.FALL, _LATE),
     _policy("policy_slow", "lasting", lambda lim: f.slow(e.too_long(lim)), e.TOO_SLOW),
     _policy("policy_hangs", "long", lambda _: f.slow(STOPPED_S), e.UNANSWERED),
     _policy("policy_hangs", "lasting", lambda _: f.hang, e.UNANSWERED),
