@@ -36,6 +36,7 @@ from robot_rl_bridge.watchdog_node import ESTOP_TOPIC
 
 LOOP_RATE_HZ = 100.0
 EMULATOR_RATE_HZ = 200.0
+ATTEMPTS = 4
 WATCH_S = 1.5
 """How long the robot must stay damped after that."""
 COMMAND = [0.0, 0.0, 0.0]
@@ -158,8 +159,15 @@ class Rig:
         """Bring the robot to "stand" or "run" the way a person does."""
         self.operator.up(60.0)
         self.node.create_timer(0.05, lambda: self._command(self.goal))
-        self.operator.bring_to(mode)
-        self.until(lambda: self.emulator.get("damping") is False and bool(self.commands), 5.0)
+        for _ in range(ATTEMPTS):
+            self.operator.bring_to(mode)
+            # Stiff, as the robot itself says; on a loaded machine something may have tripped meanwhile.
+            if ros_compat.spin_while(self.executor, lambda: not self._stiff(), 2.0):
+                return
+        raise RobotRLError("the robot did not stay stiff")
+
+    def _stiff(self) -> bool:
+        return self.emulator.get("damping") is False and bool(self.commands) and not self.commands[-1][1]
 
     def end(self, path: ExitPath) -> float:
         """Make it happen; returns when."""
