@@ -18,7 +18,7 @@ from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.motors import GAIN_COLUMNS
 from robot_rl_sim.sensor_readings import make_readings
 
-LEADS_S = (0.0, 0.5, 1.0)
+LEADS_S = (0.0, 0.25, 0.5)
 """How long before a trip states are taken: a monitor that sees trouble coming would switch then."""
 FIRST_S = 0.5
 """A policy does not stop before."""
