@@ -41,7 +41,7 @@ def run(args: ReportArgs) -> Result:
         Row("ticks/missing", data.dropped),
         Row("duration", float(data.time_s[-1]), "s"),
         Row("trips", sum(change.trip for change in data.changes)),
-        Row("tick/p99", float(1e3 * np.percentile(data.timing["tick_s"], 99)), "ms"),
+        Row("tick/p99", float(1e3 * np.nanpercentile(data.timing["tick_s"], 99)), "ms"),
         *(Row(f"margin/{name}", float(np.nanmin(values))) for name, values in data.margins.items()),
         *(Row(f"modified/{reason}", count, "ticks") for reason, count in data.modified_ticks.items()),
     ]

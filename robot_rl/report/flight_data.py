@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 _DAMPED = (Mode.DAMP.value, Mode.FAULT.value)
 _MODIFIED = "modified_"
+_LARGEST = 1e10
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def flight_data(log: Log) -> FlightData:
     if not ticks or log.contract is None:
         raise LogError("the log holds no tick")
     at = log.column("/mode", "t_s")
-    if not np.isfinite(at).all() or (np.diff(at) < 0).any():
-        raise LogError("the log's clock is not finite, or runs backwards")
+    if not np.isfinite(_sane(at)).all() or (np.diff(at) < 0).any():
+        raise LogError("the log's clock shows no time, or runs backwards")
     start_s = float(at[0])
     margins = {name: log.column("/margins", name) for name in MARGINS}
     applied = {name: values for name, values in margins.items() if len(values) and np.isfinite(values).any()}
@@ -102,7 +103,7 @@ def flight_data(log: Log) -> FlightData:
         modes=tuple(m["mode"] for m in ticks),
         margin=log.column("/mode", "margin"),
         margins=dict(sorted(applied.items(), key=lambda item: float(np.nanmin(item[1])))),
-        timing={name: log.column("/timing", name) for name in TOPICS["/timing"]},
+        timing={name: _sane(log.column("/timing", name)) for name in TOPICS["/timing"]},
         interval_s=np.diff(at),
         modified={reason: values.sum(0) for reason, values in flags.items()},
         modified_ticks={reason: int(values.any(1).sum()) for reason, values in flags.items()},
@@ -137,10 +138,16 @@ def _tracking(log: Log, start_s: float, joints: tuple[str, ...]) -> Tracking | N
     rows = [
         (m["t_s"] - start_s, np.where(m["kp"] > 0, m["position"], np.nan), states[m["tick"]])
         for m in log.messages["/command"]
-        if m["tick"] in stiff and m["tick"] in states
+        if m["tick"] in stiff
+        and m["tick"] in states
+        and m["kp"].size == m["position"].size == states[m["tick"]].size == len(joints)
     ]
-    rows = [row for row in rows if all(values.shape == (len(joints),) for values in row[1:])]
     if not rows:
         return None
     time_s, wanted, measured = (np.array(column) for column in zip(*rows, strict=True))
-    return Tracking(joints, time_s, wanted, measured)
+    return Tracking(joints, time_s, _sane(wanted), _sane(measured))
+
+
+def _sane(values: Array) -> Array:
+    """NaN for what is no quantity of a robot, infinite included: an axis cannot show it."""
+    return np.where(np.abs(values) < _LARGEST, values, np.nan)

@@ -213,7 +213,7 @@ def replay_safety(log: Log, bundle: Bundle, robot: RobotSpec, tolerance: float) 
         dataclasses.replace(bundle, policy=policy),  # type: ignore[arg-type]
         # The profile in force may have been widened by a unit file, which a Controller does not do by itself.
         dataclasses.replace(robot, safety=profile),
-        float(log.metadata["loop_period_s"]),
+        _loop_period_s(log),
     )
     before = Mode.INIT.value
     for rows in _by_tick(log):
@@ -232,6 +232,14 @@ def _profile(log: Log) -> SafetyProfile:
         return dataclass_from(SafetyProfile, json.loads(log.metadata["safety_profile"]), "safety_profile")
     except (KeyError, ValueError) as error:
         raise LogError(f"the log does not say what safety profile was in force: {error}") from error
+
+
+def _loop_period_s(log: Log) -> float:
+    text = log.metadata.get("loop_period_s", "")
+    try:
+        return float(text)
+    except ValueError as error:
+        raise LogError(f"the log gives {text!r} for its loop period") from error
 
 
 def _by_tick(log: Log) -> Iterator[dict[str, Message]]:
@@ -253,6 +261,8 @@ def _step(controller: Controller, rows: dict[str, Message]) -> Tick:
     """The tick, computed again from what was known at its beginning."""
     said, now_s = rows["/operator"], rows["/mode"]["t_s"]
     if said["request"]:
+        if said["request"] not in set(Request):
+            raise LogError(f"unknown request {said['request']!r}; valid: {', '.join(Request)}")
         controller.request(Request(said["request"]))
     if said["stop"]:
         controller.request(Request.ESTOP)
@@ -273,7 +283,9 @@ def _health(message: Message | None) -> Health | None:
 def _state(message: Message | None) -> NumpyState | None:
     if message is None:
         return None
-    fields = {name: message[name][None] for name in STATE_FIELDS if message[name].size}
+    # Every robot has joints; what else is empty was not measured.
+    present = [n for n in STATE_FIELDS if message[n].size or n in ("joint_pos", "joint_vel")]
+    fields = {name: message[name][None] for name in present}
     return RobotState(stamp_s=np.array([message["stamp_s"]]), **fields)
 
 
