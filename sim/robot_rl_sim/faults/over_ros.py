@@ -60,7 +60,7 @@ def write_report(folder: Path, report: RosReport, command: str) -> tuple[Path, P
         "signal, to the policy node's tick that noticed it; for `damped by` and `expired`, to the robot's own report "
         "that it is damped. One loop period, and 30 ms of transport on a busy machine, are allowed beyond it. "
         "A robot's temperatures, battery and motor errors reach the safety filter through drivers, not over these "
-        "topics. A trial in which the machine itself kept a node waiting (overrun) is repeated, at most twice.",
+        "topics. A trial in which the machine kept a node waiting (overrun, comm_loss) is repeated, at most twice.",
     ]
     write(text, "\n".join(lines) + "\n")
     return data, text

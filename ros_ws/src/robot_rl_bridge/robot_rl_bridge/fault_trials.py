@@ -50,6 +50,8 @@ RIVAL_COMMANDS = 50
 ATTEMPTS = 3
 
 _TICK_S = 1.0 / LOOP_RATE_HZ
+_WAITED = {Cause.OVERRUN.value, Cause.COMM_LOSS.value}
+"""What is noticed of the policy node's or the watchdog's own delay."""
 _STATES = (
     "drop_state/one", "drop_state/burst", "drop_state/lasting", "delay/long", "delay/lasting", "duplicate/each",
     "duplicate/lasting", "reorder/neighbours", "nan/one", "nan/lasting", "spike/one", "spike/lasting",
@@ -292,7 +294,7 @@ def main() -> int:
     for name in names:
         outcome, attempts = None, 0
         # That the machine kept a node waiting is no fault that was put in; how often it took is told.
-        while attempts < ATTEMPTS and (outcome is None or (outcome.problem and outcome.cause == Cause.OVERRUN.value)):
+        while attempts < ATTEMPTS and (outcome is None or (outcome.problem and outcome.cause in _WAITED)):
             attempts += 1
             try:
                 outcome = trials.run[name]()
