@@ -113,9 +113,9 @@ class CompilableVecEnv(VecEnv, Protocol):
 class LimitedVecEnv(VecEnv, Protocol):
     """A VecEnv of a robot, which can have its safety filter between policy and robot."""
 
-    def limit_targets(self) -> None:
-        """From the next step on, limit targets as the robot's safety filter does. What is sent is what a policy sees as
-        its last target."""
+    def limit_targets(self, low_pass_hz: float | None = None) -> None:
+        """From the next step on, limit targets as the robot's safety filter does, behind a filter of first order with
+        this cut-off. What is sent is what a policy sees as its last target."""
         ...
 
 
@@ -147,11 +147,14 @@ class EnvFactory(Protocol):
         ...
 
 
-def limited(env: VecEnv, task: str) -> VecEnv:
-    """`env`, with the robot's safety filter between policy and robot. Raises ConfigError where there is no robot."""
+def limited(env: VecEnv, task: str, low_pass_hz: float | None = None) -> VecEnv:
+    """`env`, with the robot's safety filter between policy and robot; see LimitedVecEnv.
+
+    Raises ConfigError where there is no robot.
+    """
     if not isinstance(env, LimitedVecEnv):
         raise ConfigError(f"the environments of task {task!r} are of no robot that has a safety filter")
-    env.limit_targets()
+    env.limit_targets(low_pass_hz)
     return env
 
 

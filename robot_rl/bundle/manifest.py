@@ -92,6 +92,17 @@ class Manifest:
             raise BundleError(f"{MANIFEST_FILE}: obs_std must not be negative, got {min(self.obs_std)}")
         _check_time(self.created_utc)
 
+    @property
+    def low_pass_hz(self) -> float | None:
+        """Cut-off of the filter of first order on targets behind which the policy was trained; None: there was none.
+
+        Raises BundleError for one that is no positive number.
+        """
+        value = self.config.get("low_pass_hz")
+        if value is not None and not (type(value) in (int, float) and math.isfinite(value) and value > 0):
+            raise BundleError(f"{MANIFEST_FILE}: config low_pass_hz must be a positive number, got {value!r}")
+        return value
+
     def to_json(self) -> str:
         """Canonical JSON with its own digest. Raises BundleError naming the field that is no JSON value."""
         body = self._body()

@@ -33,7 +33,8 @@ class EvaluateArgs:
     nominal: bool = False
     """The model as written: no domain randomisation, sensor noise or latency."""
     safety_filter: bool = False
-    """Limit targets as the robot's safety filter does when the policy is deployed."""
+    """Limit targets as the robot's safety filter does when the policy is deployed. Always so for a policy that was
+    trained under it."""
     randomization_file: Path | None = None
     """JSON file with some of the task's randomization settings, by name (as of `robot-rl train`)."""
     backend: str = "auto"
@@ -63,8 +64,8 @@ def run(args: EvaluateArgs) -> Result:
         backend=args.backend,
         device=args.device,
     )
-    if args.safety_filter:
-        limited(env, task.name)
+    if args.safety_filter or policy.safety_filter:
+        limited(env, task.name, policy.low_pass_hz)
     policies = {args.policy: policy.make(env)}
     if policy.trained:
         policies = {"": policies[args.policy], **baselines(task, env, args.seed)}

@@ -90,7 +90,7 @@ def _load_run(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Prov
     )
     env = _robot_env(config.task, 1, config.seed)
     if config.safety_filter:
-        limited(env, config.task)
+        limited(env, config.task, config.low_pass_hz)
     return env, normalizer, actor, provenance, args.policy / "bundle"
 
 

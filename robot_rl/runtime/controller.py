@@ -52,7 +52,14 @@ class Controller:
         self.bundle = bundle
         self.robot = robot
         self.loop_period_s = contract.control_period_s if loop_period_s is None else loop_period_s
-        self.limits = SafetyLimits.make(robot, contract, self.loop_period_s, profile, recovery=recovery is not None)
+        self.limits = SafetyLimits.make(
+            robot,
+            contract,
+            self.loop_period_s,
+            profile,
+            recovery=recovery is not None,
+            low_pass_hz=bundle.manifest.low_pass_hz,
+        )
         self.mode = Mode.INIT
         self._policy = PolicyTargets(bundle, self.limits)
         self._recovery = None if recovery is None else _recovery(recovery, self)
@@ -318,7 +325,12 @@ def _recovery(bundle: Bundle, controller: Controller) -> PolicyTargets:
     if command is not None and not CommandInput(command).rests_at_zero:
         raise ConfigError(f"a recovery policy must need no command, or one for which zero means rest; {command.name!r}")
     limits = SafetyLimits.make(
-        controller.robot, bundle.contract, controller.loop_period_s, controller.limits.profile, recovery=True
+        controller.robot,
+        bundle.contract,
+        controller.loop_period_s,
+        controller.limits.profile,
+        recovery=True,
+        low_pass_hz=bundle.manifest.low_pass_hz,
     )
     return PolicyTargets(bundle, limits)
 

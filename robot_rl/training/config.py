@@ -73,6 +73,9 @@ class TrainConfig:
     safety_filter: bool = False
     """Limit targets as the robot's safety filter does when it is deployed, so that the policy learns under it: rates,
     braking before joint limits, soft limits. The simulation must be of a robot."""
+    low_pass_hz: float | None = None
+    """With `safety_filter`: cut-off of a filter of first order on the targets, in training and wherever the policy is
+    deployed."""
     seed: int = 0
     """Seed of everything: weights, actions, replay, environments."""
     device: str = "cpu"
@@ -96,6 +99,8 @@ class TrainConfig:
             raise ConfigError(
                 f"algo {self.algo!r} takes a {entry.config.__name__}, got a {type(self.algorithm).__name__}"
             )
+        if self.low_pass_hz is not None and not (self.safety_filter and self.low_pass_hz > 0):
+            raise ConfigError(f"low_pass_hz must be positive and takes safety_filter, got {self.low_pass_hz}")
         for key in (
             "num_envs", "total_env_steps", "buffer_size", "n_step", "evaluate_episodes", "log_every", "torch_threads",
         ):  # fmt: skip

@@ -26,6 +26,10 @@ class NamedPolicy:
     """Not a baseline."""
     make: Callable[[VecEnv], Policy]
     """Raises ConfigError for environments that the policy does not fit."""
+    safety_filter: bool = False
+    """It was trained under the robot's safety filter."""
+    low_pass_hz: float | None = None
+    """It was trained behind a filter of first order with this cut-off."""
 
 
 def find_policy(name: str, task: str | None = None, seed: int = 0) -> NamedPolicy:
@@ -43,10 +47,22 @@ def find_policy(name: str, task: str | None = None, seed: int = 0) -> NamedPolic
     if path.suffix == ".zip" or (path / "manifest.json").exists():
         bundle = load_bundle(path)
         chosen = get_task(task or bundle.manifest.task)
-        return NamedPolicy(chosen, True, lambda env: bundle_policy(bundle, env, chosen.name))
+        return NamedPolicy(
+            chosen,
+            True,
+            lambda env: bundle_policy(bundle, env, chosen.name),
+            bundle.manifest.config.get("safety_filter") is True,
+            bundle.manifest.low_pass_hz,
+        )
     normalizer, actor, config = load_policy(path)
     chosen = get_task(task or config.task)
-    return NamedPolicy(chosen, True, lambda env: _fitting(torch.nn.Sequential(normalizer, actor), env, chosen.name))
+    return NamedPolicy(
+        chosen,
+        True,
+        lambda env: _fitting(torch.nn.Sequential(normalizer, actor), env, chosen.name),
+        config.safety_filter,
+        config.low_pass_hz,
+    )
 
 
 def baselines(task: Task, env: VecEnv, seed: int) -> dict[str, Policy]:

@@ -203,7 +203,7 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
             num_threads=config.env_threads,
             backend=config.env_backend,
         )
-        return limited(env, task.name) if config.safety_filter else env
+        return limited(env, task.name, config.low_pass_hz) if config.safety_filter else env
 
     env = make_env(num_envs=config.num_envs, seed=env_seed)
     if getattr(config.algorithm, "compile", False) and isinstance(env, CompilableVecEnv):

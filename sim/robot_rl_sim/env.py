@@ -187,9 +187,10 @@ class SimVecEnv:
         """See robot_rl.env.CompilableVecEnv."""
         self._judge = compiled(self._judged, self.device)
 
-    def limit_targets(self) -> None:
+    def limit_targets(self, low_pass_hz: float | None = None) -> None:
         """See robot_rl.env.LimitedVecEnv."""
-        self._filter = TargetFilter(self.mdp.robot, self.policy_io.contract, self.num_envs, self.device)
+        contract = self.policy_io.contract
+        self._filter = TargetFilter(self.mdp.robot, contract, self.num_envs, self.device, low_pass_hz)
 
     def privileged(self) -> Tensor:
         """(n_envs, privileged_dim) of the states after the last step or reset: for critics."""

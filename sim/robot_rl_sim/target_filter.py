@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robot_rl.contract import Contract
-from robot_rl.robots import RobotSpec, SafetyProfile
+from robot_rl.robots import RobotSpec
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.target_limiter import TargetLimiter
 
@@ -22,10 +22,10 @@ class TargetFilter:
         contract: Contract,
         num_envs: int,
         device: torch.device,
-        profile: SafetyProfile | None = None,
+        low_pass_hz: float | None = None,
     ) -> None:
         self._limiter = TargetLimiter(
-            SafetyLimits.make(robot, contract, contract.control_period_s, profile),
+            SafetyLimits.make(robot, contract, contract.control_period_s, low_pass_hz=low_pass_hz),
             xp=torch,
             convert=partial(torch.as_tensor, dtype=torch.float32, device=device),
             batch=(num_envs,),

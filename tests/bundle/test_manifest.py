@@ -81,6 +81,15 @@ def test_refuses_at_construction(changes: dict, message: str) -> None:
         make(**changes)
 
 
+def test_low_pass_behind_which_a_policy_was_trained() -> None:
+    assert make(config={}).low_pass_hz is None
+    assert make(config={"low_pass_hz": None}).low_pass_hz is None
+    assert make(config={"low_pass_hz": 4.0}).low_pass_hz == 4.0
+    for bad in (0, -1.0, "fast", True):
+        with pytest.raises(BundleError, match="low_pass_hz must be a positive number"):
+            _ = make(config={"low_pass_hz": bad}).low_pass_hz
+
+
 def test_names_the_field_that_is_no_json() -> None:
     with pytest.raises(BundleError, match="evaluation cannot be written"):
         make(evaluation={"success": float("nan")}).to_json()

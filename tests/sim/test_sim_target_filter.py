@@ -70,6 +70,16 @@ def test_what_is_sent_is_what_a_policy_sees_as_its_last_target(env) -> None:
     assert cut
 
 
+def test_low_pass_of_training(env) -> None:
+    limited(env, "leap-reach", 2.0)
+    env.reset(seed=0)
+    before, action = env.policy_inputs()["last_target"], torch.full((6, N), 0.2)
+    wanted = env.policy_io.decode(action, before)
+    env.step(action)
+    share = 1.0 - np.exp(-2.0 * np.pi * 2.0 * env.policy_io.contract.control_period_s)
+    torch.testing.assert_close(env.policy_inputs()["last_target"], before + share * (wanted - before))
+
+
 def test_without_it_nothing_changes(env) -> None:
     plain = get_task("leap-reach").make_env(num_envs=6, seed=0, randomize=False, num_threads=1)
     for e in (env, plain):

@@ -55,7 +55,9 @@ def test_a_malformed_file_is_refused_by_name(old, new, message):
         config_from_json(text.replace(old, new, 1))
 
 
-@pytest.mark.parametrize("bad", [{"num_envs": 0}, {"updates_per_env_step": -1.0}, {"torch_threads": 0}, {"algo": "x"}])
+@pytest.mark.parametrize(
+    "bad", [{"num_envs": 0}, {"low_pass_hz": 5.0}, {"updates_per_env_step": -1.0}, {"torch_threads": 0}, {"algo": "x"}]
+)
 def test_bad_values_are_refused_at_construction(bad):
     with pytest.raises(ConfigError, match=next(iter(bad)) if "algo" not in bad else "unknown algorithm 'x'"):
         override(TrainConfig("t"), bad)
