@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from robot_rl.bundle.load import load_bundle
-from robot_rl.commands.main import main
 from robot_rl.errors import LogError
 from robot_rl.report.flight import write_flight_page
 from robot_rl.report.flight_data import flight_data
@@ -149,25 +148,24 @@ def test_thinning_keeps_every_spike() -> None:
     np.testing.assert_array_equal(kept, values[at.astype(int)])
 
 
-def test_the_verb_needs_neither_torch_nor_mujoco(flown: tuple[Path, Flight], tmp_path: Path) -> None:
+def test_the_verb_needs_neither_torch_nor_mujoco_and_reads_a_cut_log(
+    flown: tuple[Path, Flight], tmp_path: Path
+) -> None:
     program = textwrap.dedent("""
         import sys
         for name in ("torch", "mujoco", "rclpy", "onnx"):
             sys.modules[name] = None
         from pathlib import Path
         from robot_rl.commands.report import ReportArgs, run
-        log, page, result = map(Path, sys.argv[1:])
-        run(ReportArgs(log, page)).write(result)
+        log, result = map(Path, sys.argv[1:])
+        run(ReportArgs(log)).write(result)
     """)
-    files = (flown[0], tmp_path / "p.html", tmp_path / "r.json")
-    subprocess.run([sys.executable, "-c", program, *files], check=True, capture_output=True)
-    rows = {row["name"]: row["value"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
-    assert (rows["ticks"], rows["trips"]) == (140, 1)
-    parse(tmp_path / "p.html")
-
-
-def test_a_cut_log_has_a_page_that_says_so(flown: tuple[Path, Flight], tmp_path: Path) -> None:
     data = flown[0].read_bytes()
-    (tmp_path / "cut.mcap").write_bytes(data[: len(data) // 2])
-    assert main(["report", str(tmp_path / "cut.mcap")]) == 0
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(data[: len(data) // 2])
+    subprocess.run([sys.executable, "-c", program, cut, tmp_path / "r.json"], check=True, capture_output=True)
+    rows = {row["name"]: row["value"] for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
+    assert rows["page"] == str(tmp_path / "cut.html")
+    assert rows["ticks"] == len(read_log(cut).messages["/mode"]) < 140
+    parse(tmp_path / "cut.html")
     assert "The log has no end" in (tmp_path / "cut.html").read_text()
