@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Bool, Float64MultiArray, String
 
 from robot_rl.commands.result import Result, Row
@@ -142,10 +143,9 @@ class Rig:
         self.commands: list[tuple[float, bool]] = []
         """(time sent, whether it only damps) of each command to the robot."""
         self._order = converters.JointOrder(LEAP_HAND.joint_names, extra_allowed=False)
-        # A deep queue, because this process may be slow.
-        qos = ros_compat.STATUS_QOS
-        self.node.create_subscription(String, "/emulator/status", self._on_emulator, qos)
-        self.node.create_subscription(Float64MultiArray, COMMAND_TOPIC, self._on_command, qos)
+        self.node.create_subscription(String, "/emulator/status", self._on_emulator, ros_compat.STATUS_QOS)
+        # A deep queue: this process may have to wait for a core, and must not miss a command meanwhile.
+        self.node.create_subscription(Float64MultiArray, COMMAND_TOPIC, self._on_command, QoSProfile(depth=1000))
         self._goal = self.node.create_publisher(Float64MultiArray, "/policy/command", ros_compat.COMMAND_QOS)
         self._stop = self.node.create_publisher(Bool, ESTOP_TOPIC, ros_compat.LATCHED_QOS)
         loop = f"loop_rate_hz:={LOOP_RATE_HZ}"
