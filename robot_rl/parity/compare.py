@@ -10,7 +10,7 @@ since no two channels have the same source.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,18 +18,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-UNITS = {
+ANGLES = {
     180 / math.pi: "degrees for radians",
     math.pi / 180: "radians for degrees",
-    60 / (2 * math.pi): "rpm for rad/s",
-    2 * math.pi / 60: "rad/s for rpm",
     1 / (2 * math.pi): "turns for radians",
     2 * math.pi: "radians for turns",
-    1 / 9.80665: "g for m/s²",
-    9.80665: "m/s² for g",
-    1e3: "thousandths",
-    1e-3: "thousands",
+    1e3: "milliradians for radians",
+    1e-3: "radians for milliradians",
 }
+RATES = ANGLES | {60 / (2 * math.pi): "rpm for rad/s", 2 * math.pi / 60: "rad/s for rpm"}
+ACCELERATIONS = {1 / 9.80665: "g for m/s²", 9.80665: "m/s² for g", 1e3: "mm/s² for m/s²", 1000 / 9.80665: "mg for m/s²"}
+ALL_UNITS = RATES | ACCELERATIONS
 """Factor by which a value comes out too large -> what was given for what was asked for."""
 UNIT_TOLERANCE = 0.12
 """Of a factor, against that of a unit."""
@@ -39,13 +38,15 @@ _MANY = 0.15
 """Share of channels that must have moved for a unit to be seen."""
 _LAG_GAIN = 0.05
 """Least fall of the log squared error of every channel, for a lag to be one: a slow ramp fits at any."""
+_LEAST_MOVING = 10
+"""Rows in which something must move fast for a lag to be looked for."""
 LATE = 0.75
 """Share of a control period from which a lag is a mistake, and not a latency that any robot has."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a good robot's model error and calibration make of a signal; differences below are no mistakes."""
+    """Of one signal: what a good robot's model error and calibration make of it; differences below are no mistakes."""
 
     factor: float
     """Largest ratio of a scale to 1."""
@@ -53,6 +54,8 @@ class Tolerance:
     """In the signal's unit."""
     floor: float
     """Standard deviation below which an error is nothing, in the signal's unit."""
+    units: Mapping[float, str]
+    """Those it may come in by mistake, of ALL_UNITS."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Cause:
     """One mistake: `signal` is what `kind` makes of it, in `channels` (empty: in all)."""
 
     kind: str
-    """permutation, sign, scale, offset, unit, lag, quaternion_order, quaternion_conjugate or frame."""
+    """permutation, sign, scale, offset, unit, lag, quaternion_order, quaternion_conjugate or frame; or "limits", where
+    joints are said to be where they cannot be, and nothing tells why."""
     signal: str
     channels: tuple[int, ...] = ()
     value: float = 0.0
@@ -96,6 +100,15 @@ class Pair:
     low: Array | None = None
     high: Array | None = None
     """As x: where it ends, whatever z is. None: nowhere."""
+    moving: NDArray[np.bool_] | None = None
+    """(T,) rows in which z changes so fast that a lag shows; None: all."""
+
+    def where_moving(self) -> Pair:
+        if self.moving is None:
+            return self
+        rows, z_at = np.flatnonzero(self.moving), self.z_at
+        usable = None if self.usable is None else self.usable[rows]
+        return Pair(self.x[..., rows, :], lambda lag_s: z_at(lag_s)[rows], usable)
 
 
 def compare(
@@ -108,16 +121,21 @@ def compare(
     lags: Sequence[float] = (0.0,),
 ) -> Comparison:
     """What makes x of z. `samples`: how many of the T rows are independent. `lags` are shares of `period_s`."""
-    fits = {lag: _Fits.of(pair, lag * period_s, 1.0, tolerance, samples) for lag in lags}
-    usual = min((lag for lag in lags if abs(lag) < LATE), key=lambda lag: fits[lag].pooled)
-    best = min(lags, key=lambda lag: fits[lag].pooled)
-    gain = fits[usual].pooled - fits[best].pooled
+    moving = pair.where_moving()
+    share = 1.0 if pair.moving is None else float(pair.moving.mean())
+    if share * len(pair.z_at(0.0)) < _LEAST_MOVING:
+        lags = tuple(lag for lag in lags if abs(lag) < LATE)
+        moving, share = pair, 1.0
+    least = samples * share
+    pooled = {lag: _Fits.of(moving, lag * period_s, 1.0, tolerance, least).pooled for lag in lags}
+    best, usual = min(lags, key=pooled.__getitem__), min((k for k in lags if abs(k) < LATE), key=pooled.__getitem__)
     causes: list[Cause] = []
-    if abs(best) >= LATE and gain > max(PRICE, _LAG_GAIN * samples * len(fits[best].x)):
+    if abs(best) >= LATE and pooled[usual] - pooled[best] > max(PRICE, _LAG_GAIN * least * pair.x.shape[-1]):
         causes.append(Cause("lag", signal, value=best * period_s))
         usual = best
-    error = np.sqrt(np.diagonal(fits[min(lags, key=abs)].squared_error(1.0, 0.0)))
-    unit = fits[usual].common_unit()
+    nominal = _Fits.of(pair, min(lags, key=abs) * period_s, 1.0, tolerance, samples)
+    error = np.sqrt(np.diagonal(nominal.squared_error(1.0, 0.0)))
+    unit = _Fits.of(pair, usual * period_s, 1.0, tolerance, samples).common_unit()
     if unit:
         causes.append(Cause("unit", signal, value=unit))
     fit = _Fits.of(pair, usual * period_s, unit or 1.0, tolerance, samples)
@@ -215,7 +233,9 @@ class _Fits:
         ratio, error = ratio[usable], error[usable]
         # What comes thousands of times too small is next to nothing beside the noise, which many channels even out.
         slack = 3 * float(np.median(error)) / math.sqrt(len(ratio))
-        away = {unit: abs(float(np.median(ratio)) - unit) / (UNIT_TOLERANCE * unit + slack) for unit in UNITS}
+        away = {
+            unit: abs(float(np.median(ratio)) - unit) / (UNIT_TOLERANCE * unit + slack) for unit in self.tolerance.units
+        }
         unit = min(away, key=lambda u: away[u])
         near = np.abs(ratio - unit) < 0.3 * unit + 3 * error
         return unit if away[unit] < 1 and near.mean() > 0.6 else 0.0
@@ -263,7 +283,8 @@ class _Fits:
         for i, j in zip(channels.tolist(), sources.tolist(), strict=True):
             kinds, _, factor, offset = hypotheses[chosen[j, i]]
             factor, offset = (float(v[j, i]) if isinstance(v, np.ndarray) else v for v in (factor, offset))
-            residual[i] = math.sqrt(errors[chosen[j, i]][j, i])
+            # Once mended: what is scaled down comes with small errors, which grow as it is scaled up again.
+            residual[i] = math.sqrt(errors[chosen[j, i]][j, i]) / max(abs(factor), 1e-6)
             if "scale" in kinds and factor < 0:
                 kinds, factor = ("sign", *kinds), -factor
             causes += [Cause(k, signal, (i,), {"scale": factor, "offset": offset}.get(k, 0.0)) for k in kinds]

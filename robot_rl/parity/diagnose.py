@@ -70,7 +70,9 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
         causes = [_blame(c, signal) for c, signal in zip(velocity.causes, blamed, strict=True)]
         mended = mend(flight, causes)
         servo = relations.servo(mended)
-        mistakes = (0 if servo is None else len(servo.causes)) + _outside(mended)
+        mistakes = (0 if servo is None else len(servo.causes)) + _often_outside(
+            flight, mended.state["joint_pos"]
+        ).mean()
         options.append((mistakes, causes, servo))
     best = min(range(len(options)), key=lambda k: options[k][0])
     _, causes, servo = options[best]
@@ -90,30 +92,28 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
     else:
         comparisons["target"] = servo
         causes += servo.causes
-    return resting + causes, comparisons, notes
+    causes = resting + causes
+    beyond = np.flatnonzero(_often_outside(flight, flight.state["joint_pos"]))
+    named = {i for cause in causes for i in cause.channels or range(len(flight.contract.joints))}
+    if servo is None and set(beyond.tolist()) - named:
+        causes.append(Cause("limits", "joint_pos", tuple(sorted(set(beyond.tolist()) - named))))
+    return causes, comparisons, notes
 
 
 def _resting(flight: Flight) -> list[Cause]:
     """Mistakes of positions that lie where no joint can be: known even of a robot that refuses to move."""
-    low = np.array([j.lower_rad for j in flight.contract.joints])
-    high = np.array([j.upper_rad for j in flight.contract.joints])
-    pos = flight.state["joint_pos"]
-
-    def outside(pos: Array) -> NDArray[np.bool_]:
-        return ((pos < low - _BEYOND_RAD) | (pos > high + _BEYOND_RAD)).mean(0) > _OFTEN
-
-    wrong = outside(pos)
-    if wrong.sum() <= max(1.0, _MANY * len(wrong)) or outside(np.deg2rad(pos)).any():
+    wrong = _often_outside(flight, flight.state["joint_pos"])
+    if wrong.sum() <= max(1.0, _MANY * len(wrong)):
         return []
-    return [Cause("unit", AT_REST, value=180 / np.pi)]
+    in_rad = np.deg2rad(flight.state["joint_pos"])
+    return [] if _often_outside(flight, in_rad).any() else [Cause("unit", AT_REST, value=180 / np.pi)]
 
 
-def _outside(flight: Flight) -> float:
-    """Share of joints that are where they cannot be."""
+def _often_outside(flight: Flight, pos: Array) -> NDArray[np.bool_]:
+    """(n_joints,) joints that are where none of them can be."""
     low = np.array([j.lower_rad for j in flight.contract.joints]) - _BEYOND_RAD
     high = np.array([j.upper_rad for j in flight.contract.joints]) + _BEYOND_RAD
-    middle = np.median(flight.state["joint_pos"], axis=0)
-    return float(((middle < low) | (middle > high)).mean())
+    return ((pos < low) | (pos > high)).mean(0) > _OFTEN
 
 
 def _blame(cause: Cause, signal: str) -> Cause:

@@ -19,27 +19,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.parity.compare import Cause, Comparison, Pair, Tolerance, compare
+from robot_rl.parity.compare import ACCELERATIONS, ANGLES, RATES, Cause, Comparison, Pair, Tolerance, compare
 from robot_rl.parity.flight import Flight
 
 Array = NDArray[np.float64]
 
 G_M_S2 = 9.80665
 
-JOINT_VEL = Tolerance(factor=1.2, offset=0.05, floor=0.005)
+JOINT_VEL = Tolerance(factor=1.2, offset=0.05, floor=0.005, units=RATES)
 """Offset and floor in rad of a window's travel: 0.25 rad/s."""
-SERVO = Tolerance(factor=1.35, offset=0.09, floor=0.01)
+SERVO = Tolerance(factor=1.35, offset=0.09, floor=0.01, units=ANGLES)
 """rad. Encoders are off by up to 0.02, and motors and their measured torques by 20 %: of a tracking error of 0.3 that
 leaves 0.06."""
-ANG_VEL = Tolerance(factor=1.2, offset=0.03, floor=0.01)
+ANG_VEL = Tolerance(factor=1.2, offset=0.03, floor=0.01, units=RATES)
 """rad of a window's rotation: 0.1 rad/s."""
-LIN_ACC = Tolerance(factor=3.0, offset=0.6, floor=0.3)
+LIN_ACC = Tolerance(factor=3.0, offset=0.6, floor=0.3, units=ACCELERATIONS)
 """m/s². A base that swings is accelerated along with its tilt: no scale of one axis follows from that."""
 
 _WINDOW_S = {"joint_vel": 0.2, "imu_ang_vel_b": 0.3, "imu_lin_acc_b": 0.3}
 _SMOOTH_S = 0.05
 _LAGS = (-1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 _SERVO_LAGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+_FAST_RAD = 0.03
+"""Change of a target in a control period from which a lag shows, beside what a slow ramp makes of other errors."""
 _SATURATED = 0.8
 """Share of the effort limit from which a servo's torque may be no longer what it would like."""
 _STIFF = 0.25
@@ -123,17 +125,22 @@ def servo(flight: Flight) -> Comparison | None:
         """`channels` against the targets, by the form of the relation in which mistakes of `signal` are simple."""
         q_, dq_, effort_, kp_, kd_ = (v[:, channels] for v in (q, dq, effort, kp, kd))
         usable = np.abs(effort_) < _SATURATED * limit[channels]
+        before = flight.in_force("position", period_s)[rows]
+        moving = (np.abs(flight.in_force("position")[rows] - before) > _FAST_RAD).any(1)
         # [j, :, i]: joint i as if it had been given the command, and with it the gains, of joint j.
         seen, stiffness = q_[None] + (kd_ / kp_).T[:, :, None] * dq_[None], kp_.T[:, :, None]
         if signal == "joints":
             pair = Pair(
-                seen, lambda lag_s: flight.in_force("position", lag_s)[rows][:, channels] - effort_ / kp_, usable
+                seen,
+                lambda lag_s: flight.in_force("position", lag_s)[rows][:, channels] - effort_ / kp_,
+                usable,
+                moving=moving,
             )
         else:
             reach = limit[channels] / stiffness
             pair = Pair(
                 seen + effort_[None] / stiffness, lambda lag_s: flight.in_force("position", lag_s)[rows][:, channels],
-                usable, seen - reach, seen + reach,
+                usable, seen - reach, seen + reach, moving,
             )  # fmt: skip
         return compare(signal, pair, SERVO, samples=samples, period_s=period_s, lags=_SERVO_LAGS)
 

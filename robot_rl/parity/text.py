@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robot_rl.parity.compare import UNITS, Cause
+from robot_rl.parity.compare import ALL_UNITS, Cause
 from robot_rl.parity.diagnose import AT_REST, EITHER
 
 AXES = {"imu_ang_vel_b": "xyz", "imu_lin_acc_b": "xyz", "imu_quat_wxyz": "wxyz"}
@@ -31,6 +31,11 @@ def describe(cause: Cause, joints: Sequence[str]) -> str:
             )
             what = f"{cause.signal} is in the wrong order: {', '.join(taken)}"
         return f"{what}. {mend} in the contract's order."
+    if cause.kind == "limits":
+        return (
+            f"{cause.signal} of {where} lies outside of its limits, by a wrong order, sign, zero or scale, and the "
+            "robot refused to move. `robot-rl wiggle` tells which."
+        )
     if cause.kind == "sign":
         return f"{cause.signal} of {where} has the wrong sign. {mend} with the sign of the joint's or the body's axis."
     if cause.kind == "scale":
@@ -39,7 +44,7 @@ def describe(cause: Cause, joints: Sequence[str]) -> str:
         unit = _SERVO_UNITS.get(cause.signal, "")
         return f"{cause.signal} of {where} is off by {cause.value:+.3g} {unit}. {mend} from the contract's zero."
     if cause.kind == "unit":
-        unit = next((text for ratio, text in UNITS.items() if ratio == cause.value), f"a factor of {cause.value:.4g}")
+        unit = next((text for ratio, text in ALL_UNITS.items() if ratio == cause.value), "another unit")
         return f"{cause.signal} comes as {unit} (x {cause.value:.4g}). {mend} in the contract's unit."
     if cause.kind == "lag":
         late = f"{abs(cause.value) * 1e3:.0f} ms {'late' if cause.value > 0 else 'early'}"

@@ -80,7 +80,7 @@ def judge(bundle: Bundle, count: int, seed: int) -> Case:
     while len(said) < 2:
         causes = diagnose(fly(bundle, left, seed, LOOP_PERIOD_S)).causes
         said.append(causes)
-        wrong += [c for c in causes if not any(is_it(c, m) for m in left)]
+        wrong += [c for c in causes if c.kind != "limits" and not any(is_it(c, m) for m in left)]
         missing = [m for m in left if not any(is_it(c, m) for c in causes)]
         named_one = len(missing) < len(left)
         left = missing
