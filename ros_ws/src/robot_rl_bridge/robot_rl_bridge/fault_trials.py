@@ -125,7 +125,8 @@ class Station:
         damped = bool(self.rig.emulator["damping"])
         if left is None:
             return Outcome(threshold_s, None, "", "run", damped, "not detected")
-        latency_s = float(left["tick_s"]) - since_s()
+        # A tick is dated before its policy speaks.
+        latency_s = max(0.0, float(left["tick_s"]) - since_s())
         allowed_s = threshold_s + _TICK_S + TRANSPORT_S
         problem = ""
         if left["cause"] not in {c.value for c in expect.causes}:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.bundle.policy import OnnxPolicy
+from robot_rl.contract import NumpyState
+from robot_rl.runtime.policy_runner import PolicyRunner, PolicyStep
 from robot_rl_bridge import policy_node
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -58,18 +60,29 @@ FAULTS = {"policy_raises": fail, "policy_nan": nan, "policy_step": step, "policy
 def main() -> None:
     name, file = sys.argv[1], Path(sys.argv[2])
     del sys.argv[1:3]
-    fault, run = FAULTS[name], OnnxPolicy.run
+    fault, run, take_step = FAULTS[name], OnnxPolicy.run, PolicyRunner.step
     told: list[float] = []
+    stepping: list[bool] = []
+
+    def step_in_earnest(
+        self: PolicyRunner, state: NumpyState, command: NDArray[np.float32] | None, applied: NDArray[Any] | None
+    ) -> PolicyStep:
+        stepping.append(True)
+        try:
+            return take_step(self, state, command, applied)
+        finally:
+            stepping.clear()
 
     def broken(self: OnnxPolicy, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
-        if not file.exists():
+        # What is only rehearsed moves nothing.
+        if not stepping or not file.exists():
             return run(self, inputs)
         if not told:
             told.append(time.monotonic())
             print(f"broken {told[0]}", flush=True)
         return fault(lambda: run(self, inputs))
 
-    OnnxPolicy.run = broken
+    OnnxPolicy.run, PolicyRunner.step = broken, step_in_earnest
     policy_node.console()
 
 
