@@ -96,8 +96,9 @@ class SafetyProfile:
     """A policy that has not answered for this many of its periods: hold."""
     obs_z_trip: float = 10.0
     """Standard deviations from the mean of training beyond which an observation was never seen: warn."""
-    obs_trip_s: float = 0.5
-    """Observations beyond `obs_z_trip` that exceed the others by this much time: hold."""
+    obs_trip_s: float = 2.0
+    """Observations beyond `obs_z_trip` that exceed the others by this much time: hold. A finger that is caught behind
+    another for a second, and frees itself, is no reason to."""
     recoverability_trip: float = 0.5
     """Estimated probability that the backup still succeeds, where a policy estimates it; below: hold."""
     workspace_low_m: tuple[float, ...] = ()

@@ -55,8 +55,8 @@ def test_an_observation_far_from_training_is_told_by_the_bundles_statistics(tmp_
     # All of its observations lie 2 from a mean of 2, of which 0.19 is more than ten standard deviations.
     rig = Rig(tmp_path, obs_mean=[2.0] * dim, obs_std=[0.19] * dim)
     assert rig.tick().cause == Cause.OBS_OUT_OF_DISTRIBUTION
-    # Half a second of them, soft start included, and the hand holds.
-    assert any(rig.tick().mode == Mode.HOLD for _ in range(12))
+    # Two seconds of them, and the hand holds.
+    assert any(rig.tick().mode == Mode.HOLD for _ in range(42))
     assert rig.tick().cause == Cause.OBS_OUT_OF_DISTRIBUTION
 
 

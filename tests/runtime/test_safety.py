@@ -382,20 +382,20 @@ def test_health_that_is_no_longer_reported_is_a_warning() -> None:
 def test_observations_never_seen_in_training() -> None:
     bench = Bench(LEAP)
     seen = []
-    # More bad ticks than good ones, never many in a row: 0.5 s is a surplus of 25 ticks.
-    for k in range(120):
+    # More bad ticks than good ones, never many in a row: 2 s is a surplus of 100 ticks.
+    for k in range(400):
         z = 9.0 if k % 3 == 2 else 11.0
         seen.append(bench.tick(target=Target(LEAP.default_pos, "policy", obs_z=z)).severity)
         if seen[-1] == Severity.HOLD:
             break
     assert seen[:3] == [Severity.WARN, Severity.WARN, Severity.OK]
     assert bench.outcome() == (Severity.HOLD, Cause.OBS_OUT_OF_DISTRIBUTION)
-    # Two of three are bad, a surplus of one in three ticks: 1, 2, 1, 2, 3, 2, ... reaches 25 at tick 71.
-    assert len(seen) == 71
+    # Two of three are bad, a surplus of one in three ticks: 1, 2, 1, 2, 3, 2, ... reaches 100 at tick 3 * 98 + 2.
+    assert len(seen) == 296
     balanced = Bench(LEAP)
     assert all(
         balanced.tick(target=Target(LEAP.default_pos, "policy", obs_z=z)).severity < Severity.HOLD
-        for z in [11.0, 9.0] * 60
+        for z in [11.0, 9.0] * 200
     )
 
 
