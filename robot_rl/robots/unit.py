@@ -17,7 +17,7 @@ import yaml
 from robot_rl.errors import ConfigError
 from robot_rl.robots import get_robot
 
-MOST_BYTES = 100_000
+MOST_BYTES, MOST_DEPTH = 100_000, 8
 _KEYS = ("serial", "robot", "driver", "joints", "safety")
 _JOINT_KEYS = ("id", "sign", "zero_offset_rad")
 
@@ -80,13 +80,22 @@ def _read(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MOST_BYTES:
             raise ConfigError(f"{path} has {path.stat().st_size} bytes; a unit file has at most {MOST_BYTES}")
         text = path.read_text(encoding="utf-8")
-        # Nested aliases make a short file as large as memory once it is printed or walked.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, _StrictLoader)):
-            raise ConfigError(f"{path}: aliases (*name) are not supported")
+        _check_events(text, path)
         data = yaml.load(text, _StrictLoader)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     return _mapping(data, str(path))
+
+
+def _check_events(text: str, path: Path) -> None:
+    """Refuse what makes a short file expensive: deep nesting, and aliases, of which a few lines can fill all memory."""
+    depth = 0
+    for event in yaml.parse(text, _StrictLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{path}: aliases (*name) are not supported")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ConfigError(f"{path} cannot be read: nested more than {MOST_DEPTH} deep")
 
 
 def _unit(data: dict[str, Any]) -> UnitConfig:
