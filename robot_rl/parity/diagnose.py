@@ -17,8 +17,6 @@ Array = NDArray[np.float64]
 
 EITHER = "joint_vel or joint_pos"
 """Signal of a cause where the two disagree, and no target says which of them is wrong."""
-_CLEARLY = 0.02
-"""How many more mistakes, or share of joints out of their limits, it takes to acquit one of the two."""
 _BLAMED = 4
 """More differences between joint_vel and joint_pos than this are not each held against the other."""
 AT_REST = "joint_pos at rest"
@@ -70,15 +68,13 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
         causes = [_blame(c, signal) for c, signal in zip(velocity.causes, blamed, strict=True)]
         mended = mend(flight, causes)
         servo = relations.servo(mended)
-        mistakes = (0 if servo is None else len(servo.causes)) + _often_outside(
-            flight, mended.state["joint_pos"]
-        ).mean()
-        options.append((mistakes, causes, servo))
+        outside = _often_outside(flight, mended.state["joint_pos"]).sum()
+        options.append(((0.0 if servo is None else servo.cost) + PRICE * float(outside), causes, servo))
     best = min(range(len(options)), key=lambda k: options[k][0])
     _, causes, servo = options[best]
     for i in range(n if len(choices) > 1 else 0):
         others = [option[0] for option, blamed in zip(options, choices, strict=True) if blamed[i] != choices[best][i]]
-        if min(others) < options[best][0] + _CLEARLY:
+        if min(others) < options[best][0] + PRICE:
             causes[i] = replace(causes[i], signal=EITHER)
     comparisons = {"joint_vel": velocity}
     notes = []
