@@ -26,7 +26,7 @@ from robot_rl_sim.faults.rig import FaultyRobot, ProcessClock, Rig, operate
 from robot_rl_sim.sim_robot import SimRobot
 
 WATCH_S = 1.5
-"""From the fault's beginning to its end."""
+"""From the fault's beginning to its end, or to half a second beyond its threshold if that is later."""
 RECOVER_S = 2.0
 """Beyond the time it takes to stand up: for the operator's reset, stand and run."""
 UPRIGHT_RAD = 0.5
@@ -116,6 +116,7 @@ class _Watch:
         self.clock, self.robot = begin(rig, fault, rng)
         self._rig, self._fault, self._expect, self._trial = rig, fault, expect, trial
         self._start_s = rig.clock.now_s
+        self._end_s = self._start_s + watch_s(expect, rig.controller.limits)
         self._recovers = recover
         self._asked = fault.request is None
         trial.peaks.watch(rig.robot, self._on_step)
@@ -128,15 +129,15 @@ class _Watch:
         """The rest of the fault without the process."""
         # A dead process only seemed to damp for a while.
         self._rig.clock.now_s = self._rig.robot.time_s
-        self._rig.stall(self._start_s + WATCH_S - self._rig.clock.now_s)
+        self._rig.stall(self._end_s - self._rig.clock.now_s)
         self._trial.mode = "ended"
 
     def on_tick(self, tick: Tick) -> None:
         t = self._rig.clock.now_s - self._start_s
         controller = self._rig.controller
         if self.robot.fault is not self._fault:
-            self._recover(tick, t)
-        elif t < WATCH_S - 1e-9:
+            self._recover(tick)
+        elif self._rig.clock.now_s < self._end_s - 1e-9:
             self._observe(tick, t)
             if not self._fault.deadman_released:
                 controller.feed_deadman(tick.now_s)
@@ -149,7 +150,7 @@ class _Watch:
             self.robot.fault, self._rig.policy.fault = SOUND, None
             self.robot.closed = not self._recovers
             if self._recovers:
-                self._recover(tick, t)
+                self._recover(tick)
 
     def _observe(self, tick: Tick, t: float) -> None:
         trial, expect, state = self._trial, self._expect, self.robot.arrived
@@ -182,7 +183,7 @@ class _Watch:
         if self._trial.tripped_s is None:
             self._trial.tripped_s, self._trial.cause = t, cause
 
-    def _recover(self, tick: Tick, t: float) -> None:
+    def _recover(self, tick: Tick) -> None:
         """What an operator does next. A robot that has no stance to return to is left where it lies."""
         rig, trial = self._rig, self._trial
         operate(rig.controller, tick)
@@ -191,10 +192,15 @@ class _Watch:
             and not rig.robot.suspended
             and (tick.mode != Mode.RUN or tilt_rad(rig) > UPRIGHT_RAD)
         )
-        patience_s = WATCH_S + rig.controller.limits.profile.stand_duration_s + RECOVER_S
-        if fallen or tick.mode == Mode.RUN or t > patience_s:
+        patience_s = rig.controller.limits.profile.stand_duration_s + RECOVER_S
+        if fallen or tick.mode == Mode.RUN or rig.clock.now_s > self._end_s + patience_s:
             trial.recovered = tick.mode == Mode.RUN and not fallen
             self.robot.closed = True
+
+
+def watch_s(expect: Expect | None, limits: SafetyLimits) -> float:
+    """How long the fault lasts."""
+    return WATCH_S if expect is None or expect.due is not None else max(WATCH_S, expect.within(limits) + 0.5)
 
 
 def begin(rig: Rig, fault: Fault, rng: np.random.Generator) -> tuple[ProcessClock, FaultyRobot]:
