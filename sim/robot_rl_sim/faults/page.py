@@ -122,7 +122,7 @@ def write_report(data_path: Path, page_path: Path, data: Mapping[str, Any]) -> P
         "Worst of all seeds. `threshold`: what the robot's safety profile and the lines of `CHECKS` allow; a fault "
         "must be noticed one tick later at the latest. `latency`: from the fault's first effect, for thresholds of the "
         "body from the first reading beyond them. `expired`: noticed by the robot, which damps when its commands "
-        f"expire. `mode`: at the end of the fault, after {WATCH_S:g} s or, if later, half a second after the threshold. "
+        f"expire. `mode`: at the end of the fault, after {WATCH_S:g} s, or half a second beyond a later threshold. "
         "`runs again`: the policy runs, still or after the operator's reset, stand and run; a humanoid on the ground "
         "counts as lost. `beyond`: past the joint's "
         "range (rad), its rated speed (rad/s) and its effort limit (share of it, as asked of the motor), with the "
