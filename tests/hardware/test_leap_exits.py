@@ -12,13 +12,15 @@ import pytest
 from robot_rl.testing.servo_line import ServoLine
 
 PROGRAM = textwrap.dedent("""
-    import sys, time
+    import signal, sys, time
     import numpy as np
     from robot_rl.contract import JointCommand
     from robot_rl.robots import LEAP_HAND
     from robot_rl.robots.unit import load_unit
     from robot_rl_hardware.leap_hand import LeapHand
 
+    # What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     hand = LeapHand(LEAP_HAND, load_unit(sys.argv[1]))
     hand.connect()
     kp = np.array([j.kp_nm_rad for j in LEAP_HAND.joints])
