@@ -89,10 +89,9 @@ def _joints(flight: Flight) -> tuple[list[Cause], dict[str, Comparison], list[st
         comparisons["target"] = servo
         causes += servo.causes
     causes = resting + causes
-    beyond = np.flatnonzero(_often_outside(flight, flight.state["joint_pos"]))
     named = {i for cause in causes for i in cause.channels or range(len(flight.contract.joints))}
-    if servo is None and set(beyond.tolist()) - named:
-        causes.append(Cause("limits", "joint_pos", tuple(sorted(set(beyond.tolist()) - named))))
+    if servo is None:
+        causes += _beyond(flight, named)
     return causes, comparisons, notes
 
 
@@ -103,6 +102,16 @@ def _resting(flight: Flight) -> list[Cause]:
         return []
     in_rad = np.deg2rad(flight.state["joint_pos"])
     return [] if _often_outside(flight, in_rad).any() else [Cause("unit", AT_REST, value=180 / np.pi)]
+
+
+def _beyond(flight: Flight, named: set[int]) -> list[Cause]:
+    """Joints that refuse to move because they seem to be beyond their limits; turned about, they may not be."""
+    pos = flight.state["joint_pos"]
+    beyond = [int(i) for i in np.flatnonzero(_often_outside(flight, pos)) if i not in named]
+    turned = set(np.flatnonzero(~_often_outside(flight, -pos)).tolist())
+    causes = [Cause("sign", AT_REST, (i,)) for i in beyond if i in turned]
+    left = tuple(i for i in beyond if i not in turned)
+    return [*causes, Cause("limits", "joint_pos", left)] if left else causes
 
 
 def _often_outside(flight: Flight, pos: Array) -> NDArray[np.bool_]:

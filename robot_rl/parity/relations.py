@@ -39,7 +39,7 @@ LIN_ACC = Tolerance(factor=3.0, offset=0.6, floor=0.3, units=ACCELERATIONS)
 _WINDOW_S = {"joint_vel": 0.2, "imu_ang_vel_b": 0.3, "imu_lin_acc_b": 0.3}
 _SMOOTH_S = 0.05
 _LAGS = (-1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-_SERVO_LAGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+_SERVO_LAGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 _FAST_RAD = 0.03
 """Change of a target in a control period from which a lag shows, beside what a slow ramp makes of other errors."""
 _SATURATED = 0.8
@@ -109,10 +109,9 @@ def servo(flight: Flight) -> Comparison | None:
     period_s = flight.contract.control_period_s
     limit = np.array([j.effort_limit_nm for j in flight.contract.joints])
     stiff = _STIFF * np.array([j.kp_nm_rad for j in flight.contract.joints])
-    rows = np.ones(len(flight.stamp_s), bool)
-    for lag in (0.0, _SERVO_LAGS[-1]):
-        # Sorted: which joint has which gains may be one of the mistakes.
-        rows &= (np.sort(flight.in_force("kp", lag * period_s), 1) >= np.sort(stiff)).all(1)
+    # Sorted: which joint has which gains may be one of the mistakes.
+    rows = (np.sort(flight.in_force("kp"), 1) >= np.sort(stiff)).all(1)
+    rows &= (flight.in_force("kp", _SERVO_LAGS[-1] * period_s) > 0).all(1)
     held_s = float(rows.sum()) * flight.period_s
     if held_s < _LEAST_HELD_S:
         return None
@@ -126,7 +125,7 @@ def servo(flight: Flight) -> Comparison | None:
         q_, dq_, effort_, kp_, kd_ = (v[:, channels] for v in (q, dq, effort, kp, kd))
         usable = np.abs(effort_) < _SATURATED * limit[channels]
         before = flight.in_force("position", period_s)[rows]
-        moving = (np.abs(flight.in_force("position")[rows] - before) > _FAST_RAD).any(1)
+        moving = np.any(np.abs(flight.in_force("position")[rows] - before) > _FAST_RAD, axis=1)
         # [j, :, i]: joint i as if it had been given the command, and with it the gains, of joint j.
         seen, stiffness = q_[None] + (kd_ / kp_).T[:, :, None] * dq_[None], kp_.T[:, :, None]
         if signal == "joints":
