@@ -135,7 +135,7 @@ class SimRobot:
             self._sensors.reset(_WORLD)
 
     def tilt_gantry(self, rotation: Array) -> None:
-        """Turn what a suspended trunk hangs on by a rotation vector (3,) rad, about the trunk's own axes, from upright."""
+        """Turn what a suspended trunk hangs on from upright, by a rotation vector (3,) rad about the trunk's axes."""
         turned, angle = np.zeros(4), float(np.linalg.norm(rotation))
         mujoco.mju_axisAngle2Quat(turned, rotation / max(angle, 1e-12), angle)
         mujoco.mju_mulQuat(self._trunk_quat, self._upright_quat, turned)
