@@ -135,14 +135,38 @@ def compare(
         usual = best
     nominal = _Fits.of(pair, min(lags, key=abs) * period_s, 1.0, tolerance, samples)
     error = np.sqrt(np.diagonal(nominal.squared_error(1.0, 0.0)))
-    unit = _Fits.of(pair, usual * period_s, 1.0, tolerance, samples).common_unit()
-    if unit:
-        causes.append(Cause("unit", signal, value=unit))
-    fit = _Fits.of(pair, usual * period_s, unit or 1.0, tolerance, samples)
-    found, residual = fit.explain(signal)
-    causes += found
-    cost = samples * float(np.log(residual**2 + tolerance.floor**2).sum()) + PRICE * len(causes)
+    best_fit = _explained(signal, pair, usual * period_s, 1.0, tolerance, samples)
+    if unit := best_fit.fit.common_unit():
+        best_fit = _explained(signal, pair, usual * period_s, unit, tolerance, samples)
+    elif pair.low is not None and any(cause.kind in ("scale", "offset") for cause in best_fit.causes):
+        # Where most channels are at their bounds, too few tell of a unit by themselves; all together may.
+        others = [_explained(signal, pair, usual * period_s, u, tolerance, samples) for u in tolerance.units]
+        whole = [other for other in others if not any(cause.kind == "scale" for cause in other.causes)]
+        best_fit = min([best_fit, *whole], key=lambda e: e.cost)
+    causes += best_fit.causes
+    cost, residual, fit = best_fit.cost + PRICE * (len(causes) - len(best_fit.causes)), best_fit.residual, best_fit.fit
     return Comparison(tuple(causes), cost, error, residual, fit.excited)
+
+
+@dataclass(frozen=True)
+class _Explanation:
+    """What makes x of z if it comes in a certain unit."""
+
+    causes: tuple[Cause, ...]
+    cost: float
+    residual: Array
+    fit: _Fits
+
+
+def _explained(
+    signal: str, pair: Pair, lag_s: float, unit: float, tolerance: Tolerance, samples: float
+) -> _Explanation:
+    fit = _Fits.of(pair, lag_s, unit, tolerance, samples)
+    found, residual = fit.explain(signal)
+    causes = tuple(found) if unit == 1.0 else (Cause("unit", signal, value=unit), *found)
+    # Errors count as they were recorded: divided by a large unit, all would be small.
+    cost = samples * float(np.log((unit * residual) ** 2 + tolerance.floor**2).sum()) + PRICE * len(causes)
+    return _Explanation(causes, cost, residual, fit)
 
 
 @dataclass(frozen=True)
