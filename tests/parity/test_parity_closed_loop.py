@@ -1,5 +1,6 @@
 """Parity on runs of a policy on a simulated hand that has the mistake while it runs: `bench parity`, reduced."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_a_mistake_that_is_there_while_the_policy_runs(bundle: Bundle, mismatch:
     causes = diagnose(fly(bundle, (mismatch,), 5, LOOP_PERIOD_S)).causes
     assert len(causes) == 1
     assert is_it(causes[0], mismatch)
+
+
+@pytest.mark.parametrize(("value", "seed"), [(180 / math.pi, 20_196), (math.pi / 180, 20_036)])
+def test_a_unit_of_targets_that_drives_servos_to_their_limits(bundle: Bundle, value: float, seed: int) -> None:
+    """Too few joints move freely to tell of it by themselves."""
+    mismatch = Mismatch("unit", "target", (), value)
+    causes = diagnose(fly(bundle, (mismatch,), seed, LOOP_PERIOD_S)).causes
+    assert [is_it(cause, mismatch) for cause in causes] == [True]
+    assert causes[0].value == pytest.approx(value)
 
 
 def test_the_table_counts_cases_and_mistakes() -> None:
