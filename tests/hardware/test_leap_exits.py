@@ -19,8 +19,9 @@ PROGRAM = textwrap.dedent("""
     from robot_rl.robots.unit import load_unit
     from robot_rl_hardware.leap_hand import LeapHand
 
-    # What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+    # What a shell starts in the background ignores Ctrl-C, and nohup a hangup; so does all that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     hand = LeapHand(LEAP_HAND, load_unit(sys.argv[1]))
     hand.connect()
     kp = np.array([j.kp_nm_rad for j in LEAP_HAND.joints])
@@ -32,6 +33,7 @@ PROGRAM = textwrap.dedent("""
             hand.read()
             time.sleep(0.01)
     drive(0.1)
+    gap_s, last_s = 0.0, time.monotonic()
     print("driving", flush=True)
 """)
 
@@ -107,7 +109,6 @@ def test_a_process_that_was_stopped_and_goes_on_tells_that_the_servos_no_longer_
     process = start(
         emulator,
         """
-        gap_s, last_s = 0.0, time.monotonic()
         while gap_s < 0.4:
             drive(0.01)
             gap_s, last_s = time.monotonic() - last_s, time.monotonic()
