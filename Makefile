@@ -37,10 +37,10 @@ setup-dev: $(VENV)/.installed-dev
 demo: setup
 	$(BIN)/robot-rl demo
 
-# ROS tests start real-time processes, so they do not share the cores with other tests.
+# Tests that keep real time do not share the cores with other tests.
 test: setup-dev
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not hardware and not ros' -n 2
-	$(BIN)/python -m pytest -m 'ros and not slow'
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not hardware and not ros and not realtime' -n 2
+	$(BIN)/python -m pytest -m '(ros or realtime) and not slow and not hardware'
 
 test-all: setup-dev
 	$(BIN)/python -m pytest -m 'not gpu and not hardware'

@@ -102,6 +102,7 @@ def test_a_report_as_table_json_and_plot(run_dir, tmp_path, capsys):
     assert str(plot) in out
 
 
+@pytest.mark.realtime
 def test_a_log_of_deploy_is_reported_and_converted_but_not_learned_from(tmp_path, capsys):
     log, converted = tmp_path / "flight.mcap", tmp_path / "flight.safetensors"
     bundle = TinyPolicy(LEAP_HAND, command_dim=0).write(tmp_path / "bundle")

@@ -67,6 +67,7 @@ def test_verify_fails_where_the_golden_rows_do(tmp_path: Path, capsys) -> None:
     assert "output 'joint_target' is off by 0.0001" in capsys.readouterr().err
 
 
+@pytest.mark.realtime
 def test_deploy_runs_unattended_on_the_mock_robot(bundle: Path, tmp_path: Path) -> None:
     args = DeployArgs(bundle, auto_run=True, duration=3.4, record=tmp_path / "log.mcap")
     result = deploy(args)
@@ -81,6 +82,7 @@ def test_deploy_runs_unattended_on_the_mock_robot(bundle: Path, tmp_path: Path) 
     assert log.messages["/action"]
 
 
+@pytest.mark.realtime
 def test_deploy_moves_nothing_unasked_and_damps_on_ctrl_c(bundle: Path, tmp_path: Path) -> None:
     """Without --auto-run, and with no terminal: idle until SIGINT, then a second of damping and a clean exit."""
     command = [
@@ -107,14 +109,15 @@ def test_deploy_moves_nothing_unasked_and_damps_on_ctrl_c(bundle: Path, tmp_path
     assert result["details"]["modes"] == [["idle", "none"]]
 
 
+@pytest.mark.realtime
 def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle), "--duration", "1.5"]
     words = "dance\nstand\n"
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
-    while "idle" not in process.stdout.readline():
-        pass
+    while "idle" not in (line := process.stdout.readline()):
+        assert line, "ended before it was idle"
     process.stdin.write(words)
     process.stdin.close()
     out = process.stdout.read()

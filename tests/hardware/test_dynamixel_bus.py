@@ -17,6 +17,8 @@ from robot_rl_hardware import dynamixel_x as dxl
 from robot_rl_hardware.dynamixel_bus import ALERT, BusError, DynamixelBus, LineLostError
 from robot_rl_hardware.dynamixel_emulator import packet
 
+pytestmark = pytest.mark.realtime
+
 TIMEOUT_S = 0.005
 
 

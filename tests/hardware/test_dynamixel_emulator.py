@@ -8,6 +8,8 @@ from robot_rl_hardware import dynamixel_x as dxl
 from robot_rl_hardware.dynamixel_emulator import crc16, packet, packets
 from robot_rl_hardware.emulated_servo import ACCESS_ERROR, LENGTH_ERROR, RANGE_ERROR, TABLE, Servo
 
+pytestmark = pytest.mark.realtime
+
 # Examples of the e-manual's "DYNAMIXEL Protocol 2.0": (id, instruction and parameters, CRC low and high byte).
 DOCUMENTED = {
     "ping": (0x01, "01", "19 4E"),

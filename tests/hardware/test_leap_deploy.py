@@ -15,6 +15,8 @@ from robot_rl.robots import LEAP_HAND
 from robot_rl.robots.tip_motion import tip_position_m
 from robot_rl.testing.servo_line import ServoLine
 
+pytestmark = pytest.mark.realtime
+
 BUNDLE = Path(__file__).parents[2] / "policies" / "leap_hand" / "leap-reach" / "v1"
 # Fingertips of a reachable pose, m in the palm's frame: index, middle, ring, thumb.
 POSE = {

@@ -11,6 +11,8 @@ import pytest
 
 from robot_rl.testing.servo_line import ServoLine
 
+pytestmark = pytest.mark.realtime
+
 PROGRAM = textwrap.dedent("""
     import signal, sys, time
     import numpy as np

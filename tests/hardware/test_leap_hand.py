@@ -18,6 +18,8 @@ from robot_rl_hardware.dynamixel_bus import BusError, LineLostError
 from robot_rl_hardware.leap_hand import LeapHand, connect
 from robot_rl_hardware.leap_options import LeapOptions
 
+pytestmark = pytest.mark.realtime
+
 NAMES = LEAP_HAND.joint_names
 DEFAULT = np.array([j.default_pos_rad for j in LEAP_HAND.joints])
 KP = np.array([j.kp_nm_rad for j in LEAP_HAND.joints])

@@ -15,6 +15,8 @@ from robot_rl.runtime.wiggle import Finding, WiggleAborted, WiggleConfig, wiggle
 from robot_rl.testing.servo_line import ServoLine
 from robot_rl_hardware.leap_hand import LeapHand
 
+pytestmark = pytest.mark.realtime
+
 PI = math.pi
 # The hand is as in the example: if_rot is servo 0, mf_rot servo 4, th_ipl servo 15, and all turn the servo's way.
 WRONG = {

@@ -152,6 +152,7 @@ def follow(bundle_path: Path, predict: Any, steps: int = 60) -> float:
     return largest
 
 
+@pytest.mark.realtime
 def test_vec_normalize_is_part_of_the_bundle_and_it_deploys(
     env: Sb3Env, quick: None, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
