@@ -7,8 +7,9 @@ message, JointState, ros2_control's trajectory and forward controllers. Run it a
 
 from __future__ import annotations
 
+import logging
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.node import Node
@@ -21,6 +22,8 @@ from robot_rl.runtime.interface import Health
 from robot_rl_bridge import ros_compat
 from robot_rl_bridge.ros_robot import RosRobot
 from robot_rl_bridge.watchdog_node import INPUT_TOPIC
+
+_log = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 """How long others are given to be discovered."""
@@ -74,13 +77,18 @@ class RosDriver:
     def stop(self) -> None:
         """One damping command, and the node is gone; robot and watchdog damp on their own then."""
         robot, self._robot = self._robot, None
-        with suppress(Exception):
+        # What fails here must not hide why the run ended, nor keep the rest from being closed.
+        try:
             if robot is not None:
                 robot.stop()
                 ros_compat.spin_until(self._executor, time.monotonic() + 0.05)
                 robot.close()
-        with suppress(Exception):
+        except Exception:
+            _log.exception("the damping command may not have been sent")
+        try:
             self._stack.close()
+        except Exception:
+            _log.exception("ROS was not shut down")
 
     def __enter__(self) -> RosDriver:
         self.connect()

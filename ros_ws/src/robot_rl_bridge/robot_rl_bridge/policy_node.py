@@ -21,11 +21,9 @@ controller and the loop of robot_rl.runtime do.
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,7 +162,7 @@ class PolicyNode(LifecycleNode):
         self._command = None
         controller = self._make_controller()
         if self._log_path:
-            self._recorder = Recorder(_unused(Path(self._log_path)), controller)
+            self._recorder = Recorder(self._log_path, controller)
         self._controller = controller
 
     def _end_loop(self) -> None:
@@ -329,12 +327,6 @@ class PolicyNode(LifecycleNode):
         if self._pending is not None:
             self._pending[1].set_result(answer)
             self._pending = None
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or the first of `<stem>_2`, `<stem>_3`, ... that does not exist: a record is never overwritten."""
-    numbered = (path.with_stem(f"{path.stem}_{k}") for k in itertools.count(2))
-    return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
 def _percentiles(name: str, values: deque[float]) -> dict[str, float]:
