@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from robot_rl.commands.bench import BenchArgs
-from robot_rl.commands.bench import run as bench
 from robot_rl.commands.deploy import DeployArgs
 from robot_rl.commands.deploy import run as deploy
 from robot_rl.commands.doctor import CHECKS, DoctorArgs
@@ -163,11 +161,13 @@ def test_deploy_over_ros_becomes_the_policy_node(bundle: Path, monkeypatch: pyte
         deploy(DeployArgs(bundle, interface="ros"))
 
 
+@pytest.mark.realtime
 def test_deploy_says_why_an_unattended_run_failed(bundle: Path, tmp_path: Path, capsys) -> None:
     assert main(["deploy", str(bundle), "--auto-run", "--duration", "0.5"]) == 1
     assert "the policy never ran: ended in mode stand" in capsys.readouterr().err
 
 
+@pytest.mark.realtime
 def test_a_units_thresholds_hold_and_are_named(bundle: Path, tmp_path: Path, capsys) -> None:
     """A simulated robot stands in for the unit. It runs a second earlier than the robot's own profile lets it."""
     unit = tmp_path / "quick.yaml"
@@ -221,8 +221,3 @@ def test_doctor_warns_of_a_network_wide_ros(monkeypatch: pytest.MonkeyPatch) -> 
 def test_doctor_checks_stand_alone() -> None:
     for check in CHECKS:
         assert check(), check.__name__
-
-
-def test_bench_lists_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"unknown benchmark 'nothing'; valid: .*runtime"):
-        bench(BenchArgs("nothing"))
