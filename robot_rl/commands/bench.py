@@ -20,7 +20,7 @@ from robot_rl.errors import ConfigError
 
 @dataclass(frozen=True)
 class BenchArgs:
-    """Measure on this machine: speed beside others', learning against public results, timing, exits; `bench` lists them."""
+    """Measure on this machine: speed beside others', learning against public results, timing. `bench` lists what."""
 
     name: str
     """Benchmark to run."""
