@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from robot_rl.contract import Contract
+from robot_rl.contract import Contract, EpisodeSpec
 from robot_rl.errors import BundleError
 
 MANIFEST_VERSION = 1
@@ -66,6 +66,8 @@ class Manifest:
     """(obs_dim,) mean of the training observations, before normalisation."""
     obs_std: tuple[float, ...]
     """(obs_dim,) their standard deviation: what lies many of these away was never seen in training."""
+    episode: EpisodeSpec | None = None
+    """How episodes begin and what they ask for. None: from the default pose, with no object."""
     schema_version: int = MANIFEST_VERSION
 
     def __post_init__(self) -> None:
@@ -90,6 +92,8 @@ class Manifest:
                 raise BundleError(f"{MANIFEST_FILE}: {name} must be {dim} finite numbers, got {len(values)}: {values}")
         if any(v < 0 for v in self.obs_std):
             raise BundleError(f"{MANIFEST_FILE}: obs_std must not be negative, got {min(self.obs_std)}")
+        if self.episode is not None:
+            self.episode.check(self.contract)
         _check_time(self.created_utc)
 
     @property
@@ -116,6 +120,10 @@ class Manifest:
         body = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         body["files"] = {name: dataclasses.asdict(entry) for name, entry in self.files.items()}
         body["contract"] = json.loads(self.contract.to_json())
+        # Left out where there is none, as in bundles from before there was any: their digest stays.
+        body.pop("episode")
+        if self.episode is not None:
+            body["episode"] = self.episode.to_dict()
         for name, value in body.items():
             try:
                 # Through JSON and back, so that what is digested is what a reader will see (tuples become lists).
@@ -138,7 +146,8 @@ class Manifest:
                 f"{MANIFEST_FILE}: schema version {data.get('schema_version')!r} is not supported; this code reads "
                 f"{MANIFEST_VERSION}"
             )
-        _check_keys("", data, {**_TYPES, "digest": str})
+        optional = {"episode": dict} if "episode" in data else {}
+        _check_keys("", data, {**_TYPES, **optional, "digest": str})
         stated = data.pop("digest")
         if stated != _digest(data):
             raise BundleError(
@@ -153,6 +162,7 @@ class Manifest:
                 "contract": Contract.from_json(json.dumps(data["contract"])),
                 "obs_mean": _numbers("obs_mean", data["obs_mean"]),
                 "obs_std": _numbers("obs_std", data["obs_std"]),
+                "episode": EpisodeSpec.from_dict(data["episode"]) if optional else None,
             }
         )
 

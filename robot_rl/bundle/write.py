@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.bundle.manifest import CARD_FILE, GOLDEN_FILE, MANIFEST_FILE, POLICY_FILE, FileEntry, Manifest
-from robot_rl.contract import Contract
+from robot_rl.contract import Contract, EpisodeSpec
 from robot_rl.errors import BundleError
 
 
@@ -35,6 +35,7 @@ def write_bundle(
     evaluation: Mapping[str, Any],
     obs_mean: Sequence[float],
     obs_std: Sequence[float],
+    episode: EpisodeSpec | None = None,
     created_utc: str | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -64,6 +65,7 @@ def write_bundle(
         created_utc=created_utc or datetime.now(timezone.utc).isoformat(timespec="seconds"),
         obs_mean=tuple(float(v) for v in obs_mean),
         obs_std=tuple(float(v) for v in obs_std),
+        episode=episode,
     )
     files[MANIFEST_FILE] = manifest.to_json().encode()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The contract between training and robot, and the values that it describes. Imports nothing heavier than numpy."""
 
+from robot_rl.contract.episode import OBJECT_FIELDS, EpisodeSpec, ObjectStart, TurnGoals
 from robot_rl.contract.spec import (
     SCHEMA_VERSION,
     ActionSpec,
@@ -17,15 +18,19 @@ from robot_rl.contract.state import (
 )
 
 __all__ = [
+    "OBJECT_FIELDS",
     "SCHEMA_VERSION",
     "STATE_FIELDS",
     "ActionSpec",
     "Command",
     "Contract",
+    "EpisodeSpec",
     "JointCommand",
     "JointSpec",
     "NumpyState",
+    "ObjectStart",
     "RobotState",
     "TensorSpec",
+    "TurnGoals",
     "damping_command",
 ]

@@ -41,11 +41,14 @@ class RobotState(Generic[ArrayT]):
     """(n, 3) m, of the object at hand in the robot's root body frame, as a camera reports it."""
     object_quat_wxyz: ArrayT | None = None
     """(n, 4) its orientation in the robot's root body frame, scalar first."""
+    object_stamp_s: ArrayT | None = None
+    """(n,) time of the picture that the object's pose was seen in, s, on the reader's monotonic clock. None: `stamp_s`,
+    or there is no object."""
 
 
 NumpyState = RobotState[NDArray[Any]]
 
-STATE_FIELDS: tuple[str, ...] = tuple(name for name in RobotState.__dataclass_fields__ if name != "stamp_s")
+STATE_FIELDS: tuple[str, ...] = tuple(n for n in RobotState.__dataclass_fields__ if not n.endswith("stamp_s"))
 """Names that a TensorSpec of source "state" may carry."""
 
 

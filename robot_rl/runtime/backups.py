@@ -71,6 +71,10 @@ TRUSTED_AFTER: dict[Cause, Information] = {
     Cause.BATTERY: Information.BASE,
     Cause.MOTOR_ERROR: Information.BASE,
     Cause.JOINT_EFFORT: Information.BASE,
+    # What a policy goes by is gone; the robot's own sensors are not.
+    Cause.OBJECT_LOST: Information.BASE,
+    Cause.OBJECT_INVALID: Information.BASE,
+    Cause.OBJECT_DROPPED: Information.BASE,
 }
 """What a soft trip of each cause leaves to be trusted; all, where nothing is said."""
 

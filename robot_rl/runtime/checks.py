@@ -50,6 +50,9 @@ class Cause(str, Enum):
     POLICY_STALE = "policy_stale"
     OBS_OUT_OF_DISTRIBUTION = "obs_out_of_distribution"
     COMMAND_EXPIRED = "command_expired"
+    OBJECT_LOST = "object_lost"
+    OBJECT_INVALID = "object_invalid"
+    OBJECT_DROPPED = "object_dropped"
     RECOVERABILITY = "recoverability"
     WORKSPACE = "workspace"
     STAND_TRACKING = "stand_tracking"
@@ -119,6 +122,10 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.OBS_OUT_OF_DISTRIBUTION, Severity.HOLD, 2, margins.observation, 0.0, lambda p: p.obs_trip_s, True),
     Check(Cause.OBS_OUT_OF_DISTRIBUTION, Severity.WARN, 1, margins.observation, release=0.05),
     Check(Cause.COMMAND_EXPIRED, Severity.WARN, 1, margins.command_age),
+    # Of what a camera sees, an age is debounce enough: it misses a picture now and then.
+    Check(Cause.OBJECT_LOST, Severity.HOLD, 1, margins.object_seen),
+    Check(Cause.OBJECT_INVALID, Severity.HOLD, 1, margins.object_believed),
+    Check(Cause.OBJECT_DROPPED, Severity.HOLD, 2, margins.object_near),
     Check(Cause.RECOVERABILITY, Severity.HOLD, 2, margins.recoverability, release=0.1),
     Check(Cause.WORKSPACE, Severity.HOLD, 1, margins.workspace, release=0.05),
 )  # fmt: skip

@@ -59,6 +59,7 @@ class Controller:
             profile,
             recovery=recovery is not None,
             low_pass_hz=bundle.manifest.low_pass_hz,
+            episode=bundle.manifest.episode,
         )
         self.mode = Mode.INIT
         self._policy = PolicyTargets(bundle, self.limits)
@@ -73,7 +74,7 @@ class Controller:
         self._deadman_s = -math.inf
         self._note = ""
         self._mode_since_s = 0.0
-        self._ramp = Ramp(0.0, self.limits.default_pos, self.limits.default_pos, 0.0, 1.0)
+        self._ramp = Ramp(0.0, self.limits.stand_pos, self.limits.stand_pos, 0.0, 1.0)
         self._tracking = Tracking()
         self._last: tuple[NumpyState | None, float, Target | None, SafetyMemory, float] | None = None
 
@@ -160,7 +161,7 @@ class Controller:
         state, age_s, target, memory, now_s = self._last
         try:
             if self.mode in POLICY_MODES:
-                believable(state, self.limits, memory)
+                believable(state, age_s, self.limits, memory)
                 self._running.runner.rehearse()
             filter_command(state, age_s, target, self._active_limits, memory, now_s)
         except Exception:
@@ -218,7 +219,7 @@ class Controller:
             stiffness = LOW_STIFFNESS if self.mode == Mode.DAMP else 1.0
             start = self._ramp.start if measured is None else measured.joint_pos
             tier = TIER_OF_MODE[mode].name if mode in TIER_OF_MODE else None
-            self._ramp = Ramp(now_s, start, self.limits.default_pos, profile.stand_duration_s, stiffness, tier)
+            self._ramp = Ramp(now_s, start, self.limits.stand_pos, profile.stand_duration_s, stiffness, tier)
             self._tracking = Tracking()
             self._policy.forget()
         elif mode == Mode.RUN and applied is not None:
@@ -270,7 +271,9 @@ class Controller:
         spec = self.bundle.contract.command
         return Situation(
             limits=self.limits,
+            now_s=now_s,
             age_s=age_s,
+            object=self._memory.object,
             measured=self._memory.measured,
             verdict=self._verdict,
             settled_s=self._tracking.settled_s(now_s),

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.contract import Contract, JointSpec
+from robot_rl.contract import OBJECT_FIELDS, Contract, EpisodeSpec, JointSpec
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import BackupTier, RobotSpec, SafetyProfile
+from robot_rl.runtime.object_pose import ObjectLimits
 from robot_rl.runtime.workspace import Workspace
 
 Array = NDArray[np.float64]
@@ -26,10 +27,8 @@ _PHYSICAL = {
     "imu_quat_wxyz": 1.05,
     "imu_ang_vel_b": 50.0,
     "imu_lin_acc_b": 400.0,
-    "object_pos": 10.0,
-    "object_quat_wxyz": 1.05,
 }
-_FIELD_SIZE = {"imu_quat_wxyz": 4, "imu_ang_vel_b": 3, "imu_lin_acc_b": 3, "object_pos": 3, "object_quat_wxyz": 4}
+_FIELD_SIZE = {"imu_quat_wxyz": 4, "imu_ang_vel_b": 3, "imu_lin_acc_b": 3}
 """Fields that are not one number per joint."""
 
 # Which way is stricter, for each field of SafetyProfile that a user may change.
@@ -194,6 +193,10 @@ class SafetyLimits:
     brake_accel: Array | None
     """rad/s², what braking counts on: the profile's share of the effort, less the load, on the inertia."""
     default_pos: Array
+    stand_pos: Array
+    """(n_joints,) rad, in which the robot waits for the policy: where its episodes begin, else the default pose."""
+    object: ObjectLimits | None
+    """Of the object whose pose the policy reads; None: it reads none."""
     workspace: Workspace | None
     state_hold_s: float
     state_damp_s: float
@@ -202,7 +205,7 @@ class SafetyLimits:
     command_max_age_s: float | None
     """Age at which the operator's command counts as zero; None: it may be of any age."""
     state_fields: tuple[str, ...]
-    """RobotState fields that must be there and sane."""
+    """RobotState fields of the robot's own sensors that must be there and sane."""
     state_sizes: tuple[int, ...]
     state_low: Array
     """Bounds of the fields above, concatenated."""
@@ -220,9 +223,12 @@ class SafetyLimits:
         *,
         recovery: bool = False,
         low_pass_hz: float | None = None,
+        episode: EpisodeSpec | None = None,
     ) -> SafetyLimits:
-        """Limits for a policy of `contract` on `robot`; `profile` may be the robot's own, tightened; `recovery` tells
-        whether there is a recovery policy; `low_pass_hz` is that behind which the policy was trained.
+        """Limits for a policy of `contract` on `robot`; `profile` may be the robot's own, tightened.
+
+        `recovery` tells whether there is a recovery policy, `low_pass_hz` behind what filter the policy was trained,
+        and `episode` how its episodes begin.
 
         Raises ConfigError if the loop is too slow for the state age at which the robot must damp, or if the pose to
         stand in lies outside the soft limits.
@@ -233,15 +239,17 @@ class SafetyLimits:
         margin = profile.soft_margin * (upper - lower)
         soft_lower, soft_upper = lower + margin, upper - margin
         default = _column(contract, "default_pos_rad")
+        stand = default if episode is None else np.array(episode.joint_pos_rad, np.float64)
         outside = [
-            f"{j.name} ({j.default_pos_rad}, soft limits [{low:.4g}, {high:.4g}])"
-            for j, low, high in zip(contract.joints, soft_lower, soft_upper, strict=True)
-            if not low <= j.default_pos_rad <= high
+            f"{j.name} ({value}, soft limits [{low:.4g}, {high:.4g}])"
+            for j, value, low, high in zip(contract.joints, stand.tolist(), soft_lower, soft_upper, strict=True)
+            if not low <= value <= high
         ]
         if outside:
-            raise ConfigError(f"default pose is outside the soft limits: {', '.join(outside)}")
-        ages = [t.max_age_s for t in contract.inputs if t.source == "state" and t.max_age_s is not None]
-        state_damp_s = min([profile.state_damp_s, *ages])
+            pose = "default pose" if episode is None else "pose in which episodes begin"
+            raise ConfigError(f"{pose} is outside the soft limits: {', '.join(outside)}")
+        own = [t for t in contract.inputs if t.source == "state" and t.name not in OBJECT_FIELDS]
+        state_damp_s = min([profile.state_damp_s, *(t.max_age_s for t in own if t.max_age_s is not None)])
         if 2 * loop_period_s > state_damp_s * (1 + 1e-9):
             raise ConfigError(
                 f"loop period {loop_period_s} s is too slow: a command lives {state_damp_s} s, which must be at least "
@@ -271,6 +279,8 @@ class SafetyLimits:
             inertia=inertia,
             brake_accel=brake_accel,
             default_pos=default,
+            stand_pos=stand,
+            object=ObjectLimits.make(contract, episode),
             workspace=Workspace(robot, profile.workspace_low_m, profile.workspace_high_m)
             if profile.workspace_low_m
             else None,
@@ -320,7 +330,7 @@ def _column(source: RobotSpec | Contract, field: str) -> Array:
 def _state_bounds(
     contract: Contract, profile: SafetyProfile, n_joints: int
 ) -> tuple[tuple[str, ...], tuple[int, ...], Array, Array]:
-    specs = {t.name: t for t in contract.inputs if t.source == "state"}
+    specs = {t.name: t for t in contract.inputs if t.source == "state" and t.name not in OBJECT_FIELDS}
     needed = {"joint_pos", "joint_vel"} | set(specs)
     if profile.tilt_trip_rad is not None:
         needed.add("imu_quat_wxyz")

@@ -96,7 +96,12 @@ _NESTED = {
 """Fields of Tick that are topics of their own."""
 
 TOPICS: dict[str, Fields] = {
-    "/state": {"stamp_s": _NUMBER, "age_s": _NUMBER, **dict.fromkeys(STATE_FIELDS, _NUMBERS)},
+    "/state": {
+        "stamp_s": _NUMBER,
+        "age_s": _NUMBER,
+        **dict.fromkeys(STATE_FIELDS, _NUMBERS),
+        "object_stamp_s": _NUMBER,
+    },
     "/command": fields_of(JointCommand),
     "/filtered": fields_of(JointCommand),
     "/action": {**fields_of(PolicyStep), "applied": _TICK["applied"]},
@@ -175,7 +180,9 @@ class Encoder:
 def _sources(tick: Tick, state: NumpyState | None, sent: JointCommand) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     """(topic, where its fields are, fields that are elsewhere) for each message of a tick."""
     if state is not None:
-        yield "/state", state, {"stamp_s": state.stamp_s[0], "age_s": tick.age_s}
+        seen_s = state.object_stamp_s
+        stamps = {"stamp_s": state.stamp_s[0], "object_stamp_s": math.nan if seen_s is None else seen_s[0]}
+        yield "/state", state, {**stamps, "age_s": tick.age_s}
     yield "/command", sent, {}
     if sent is not tick.command:
         yield "/filtered", tick.command, {}

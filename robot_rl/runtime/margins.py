@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,31 @@ def observation(reading: Reading) -> float | None:
 def command_age(reading: Reading) -> float | None:
     age_s = reading.command_age_s
     return below(None if age_s is None else abs(age_s), reading.limits.command_max_age_s)
+
+
+def object_seen(reading: Reading) -> float | None:
+    """Of the age of the newest report of the object, whatever it says."""
+    limits = reading.limits.object
+    if limits is None or reading.object is None:
+        return None
+    return below(abs(reading.now_s - reading.object.seen_s), limits.max_age_s)
+
+
+def object_believed(reading: Reading) -> float | None:
+    """Of the age of the last pose of the object that can be believed."""
+    limits, track = reading.limits.object, reading.object
+    if limits is None or track is None:
+        return None
+    return below(math.inf if track.pose is None else abs(reading.now_s - track.pose.stamp_s), limits.max_age_s)
+
+
+def object_near(reading: Reading) -> float | None:
+    """Of the distance of the object from where episodes begin."""
+    limits, track = reading.limits.object, reading.object
+    if limits is None or limits.start is None or track is None or track.pose is None or track.pose.pos is None:
+        return None
+    away = track.pose.pos - limits.start.pos_m
+    return below(float(away @ away) ** 0.5, limits.start.lost_distance_m)
 
 
 def recoverability(reading: Reading) -> float | None:

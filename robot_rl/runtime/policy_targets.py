@@ -112,7 +112,7 @@ class PolicyTargets:
 
     def _usable(self, state: NumpyState, age_s: float, memory: SafetyMemory) -> bool:
         fresh = abs(age_s) <= min(self.limits.state_hold_s, 2 * self.limits.control_period_s)
-        return fresh and believable(state, self.limits, memory)
+        return fresh and believable(state, age_s, self.limits, memory)
 
 
 def _ticks_per_policy_step(control_period_s: float, loop_period_s: float) -> int:

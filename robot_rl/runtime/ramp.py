@@ -1,4 +1,4 @@
-"""Ramps: from the measured pose to the default pose, gently, and whether the joints follow."""
+"""Ramps: from the measured pose to the pose to stand in, gently, and whether the joints follow."""
 
 from __future__ import annotations
 

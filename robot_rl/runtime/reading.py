@@ -12,6 +12,7 @@ from robot_rl.robots import BackupTier
 from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.measurement import Measurement
+from robot_rl.runtime.object_pose import ObjectTrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +72,7 @@ class Reading:
     """The state, if it is valid and no jump."""
     health: Health | None
     health_age_s: float | None
+    object: ObjectTrack | None
+    """What is known of the object, where the policy that moves the robot goes by one."""
+    now_s: float
+    """On the clock of the stamps."""

@@ -286,6 +286,8 @@ def _state(message: Message | None) -> NumpyState | None:
     # Every robot has joints; what else is empty was not measured.
     present = [n for n in STATE_FIELDS if message[n].size or n in ("joint_pos", "joint_vel")]
     fields = {name: message[name][None] for name in present}
+    if not np.isnan(message["object_stamp_s"]):
+        fields["object_stamp_s"] = np.array([message["object_stamp_s"]])
     return RobotState(stamp_s=np.array([message["stamp_s"]]), **fields)
 
 

@@ -8,7 +8,7 @@ it does to a target.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from robot_rl.contract import JointCommand, NumpyState, damping_command
 from robot_rl.robots import BackupTier
+from robot_rl.runtime import object_pose
 from robot_rl.runtime.backups import choose, trusted
 from robot_rl.runtime.checks import CHECKS, Cause, Reading, Severity, Target, judge
 from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.liveness import Liveness
 from robot_rl.runtime.measurement import Measurement, jump, measure
+from robot_rl.runtime.object_pose import ObjectTrack
 from robot_rl.runtime.target_limiter import MODIFICATIONS, TargetLimiter
 
 __all__ = ["MODIFICATIONS", "SafetyMemory", "Verdict", "believable", "filter_command"]
@@ -54,6 +56,8 @@ class SafetyMemory:
     """(n_joints,) target of the last tick before the soft start: what the rate limit starts from."""
     applied: Array | None = None
     """(n_joints,) position of the last command; the measured one while no position is commanded."""
+    object: ObjectTrack = field(default_factory=ObjectTrack)
+    """What is known of the object whose pose the policy reads, if it reads one."""
 
     @staticmethod
     def start(limits: SafetyLimits) -> SafetyMemory:
@@ -110,6 +114,8 @@ def filter_command(
     # A robot that is not driven may be moved by hand, or come back after a pause: that is no jump.
     share = None if new is None else jump(new, memory.measured, memory.seen_s, limits) if target is not None else 0.0
     believed = new if share is not None and share <= 1.0 else None
+    by_policy = target is not None and target.kind == "policy"
+    track = memory.object if limits.object is None else memory.object.after(state, limits.object, in_use=by_policy)
     liveness = memory.liveness if believed is None else memory.liveness.after(believed, memory.measured, limits)
     reading = Reading(
         limits=limits,
@@ -128,6 +134,8 @@ def filter_command(
         measured=believed,
         health=health,
         health_age_s=None if health is None else stamp_s - health.stamp_s,
+        object=track if by_policy and limits.object is not None else None,
+        now_s=stamp_s,
     )
     severity, cause, margin, counts, margins = judge(reading, memory.counts)
     measured = believed or memory.measured
@@ -162,14 +170,18 @@ def filter_command(
         seen_s=memory.seen_s if new is None else new.stamp_s,
         reference=reference,
         applied=applied,
+        object=track,
     )
     return command, Verdict(severity, cause, margin, modified, tier, margins), memory
 
 
-def believable(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMemory) -> bool:
-    """Whether a policy may see this state: valid, and within reach of the last believed one."""
+def believable(state: NumpyState | None, age_s: float, limits: SafetyLimits, memory: SafetyMemory) -> bool:
+    """Whether a policy may see this state, `age_s` old: valid, within reach of the last believed one, and likewise the
+    object's pose, which besides must not be too old."""
     new = measure(state, limits)
-    return new is not None and jump(new, memory.measured, memory.seen_s, limits) <= 1.0
+    if state is None or new is None or not jump(new, memory.measured, memory.seen_s, limits) <= 1.0:
+        return False
+    return object_pose.believable(state, age_s, limits.object, memory.object)
 
 
 def _limit(

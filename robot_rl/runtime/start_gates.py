@@ -15,6 +15,7 @@ from robot_rl.runtime.checks import Severity
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.measurement import Measurement
 from robot_rl.runtime.modes import Event, Mode, Request, next_mode
+from robot_rl.runtime.object_pose import ObjectTrack, turn_between
 from robot_rl.runtime.safety import Verdict
 
 SETTLED_S = 0.5
@@ -31,6 +32,7 @@ class Situation:
     """What the gates look at."""
 
     limits: SafetyLimits
+    now_s: float
     age_s: float
     """Of the newest state; infinite without one."""
     measured: Measurement | None
@@ -49,6 +51,8 @@ class Situation:
     """As the policy would get it, where zero asks for rest; else None."""
     command_name: str
     deadman_age_s: float
+    object: ObjectTrack
+    """What is known of the object whose pose the policy reads, if it reads one."""
 
 
 def _state(s: Situation) -> str:
@@ -73,11 +77,11 @@ def _settled(s: Situation) -> str:
 def _pose(s: Situation) -> str:
     if s.measured is None:
         return ""
-    distance = np.abs(s.measured.joint_pos - s.limits.default_pos)
+    distance = np.abs(s.measured.joint_pos - s.limits.stand_pos)
     worst, limit = int(distance.argmax()), s.limits.profile.stand_error_rad
     if distance[worst] <= limit:
         return ""
-    return f"joint {worst} is {distance[worst]:.3f} rad from the default pose, must be within {limit} rad"
+    return f"joint {worst} is {distance[worst]:.3f} rad from the pose to stand in, must be within {limit} rad"
 
 
 def _tilt(s: Situation) -> str:
@@ -104,6 +108,29 @@ def _command(s: Situation) -> str:
     return f"command {s.command_name!r} must be zero, is {np.round(s.command, 3).tolist()}"
 
 
+def _object(s: Situation) -> str:
+    limits, pose = s.limits.object, s.object.pose
+    if limits is None:
+        return ""
+    if pose is None:
+        return "no pose of the object has been seen" if s.object.seen_s == -np.inf else "the object's pose is not valid"
+    age_s = abs(s.now_s - pose.stamp_s)
+    if not age_s <= limits.max_age_s:
+        return f"the object's pose is {age_s:.3f} s old, must be at most {limits.max_age_s} s"
+    start = limits.start
+    if start is None:
+        return ""
+    away_m = 0.0 if pose.pos is None else float(np.linalg.norm(pose.pos - start.pos_m))
+    if away_m > start.pos_tolerance_m:
+        return f"the object is {away_m:.3f} m from where it must be placed, must be within {start.pos_tolerance_m} m"
+    turned = 0.0 if pose.quat_wxyz is None else turn_between(pose.quat_wxyz, np.array(start.quat_wxyz), start.free_axis)
+    if turned > start.angle_tolerance_rad:
+        return (
+            f"the object is turned by {turned:.2f} rad, must be within {start.angle_tolerance_rad} rad: place it anew"
+        )
+    return ""
+
+
 def _deadman(s: Situation) -> str:
     held = not s.limits.profile.deadman or s.deadman_age_s <= s.limits.profile.deadman_s
     return "" if held else "the deadman button is not held"
@@ -116,6 +143,7 @@ GATES: tuple[tuple[Callable[[Situation], str], tuple[Request, ...]], ...] = (
     (_settled, (Request.RUN,)),
     (_pose, (Request.RUN,)),
     (_tilt, (Request.RUN,)),
+    (_object, (Request.RUN,)),
     (_warm, (Request.RUN,)),
     (_command, (Request.RUN,)),
     (_deadman, (Request.RUN,)),

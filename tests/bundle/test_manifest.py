@@ -1,9 +1,11 @@
+import dataclasses
 import json
 
 import pytest
 
 from robot_rl.bundle.manifest import CONTENT_FILES, FileEntry, Manifest
-from robot_rl.errors import BundleError
+from robot_rl.contract import EpisodeSpec, ObjectStart, TensorSpec, TurnGoals
+from robot_rl.errors import BundleError, ContractError
 from robot_rl.robots import LEAP_HAND
 from robot_rl.testing.bundles import TinyPolicy
 
@@ -95,3 +97,52 @@ def test_names_the_field_that_is_no_json() -> None:
         make(evaluation={"success": float("nan")}).to_json()
     with pytest.raises(BundleError, match="config cannot be written"):
         make(config={"device": object()}).to_json()
+
+
+GRASP = tuple(j.default_pos_rad for j in LEAP_HAND.joints)
+
+
+def test_how_episodes_begin_survives_and_a_bundle_without_it_reads_as_before() -> None:
+    episode = EpisodeSpec(GRASP)
+    again = Manifest.from_json(make(episode=episode).to_json())
+    assert again.episode == episode
+    assert "episode" not in json.loads(make().to_json())
+    assert Manifest.from_json(make().to_json()).episode is None
+    assert make(episode=episode).digest() != make().digest()
+
+
+def quaternion_contract():
+    contract = TinyPolicy(LEAP_HAND, command_dim=4).contract()
+    pose = TensorSpec("object_pos", (3,), "m", "state")
+    return dataclasses.replace(contract, inputs=(*contract.inputs, pose))
+
+
+@pytest.mark.parametrize(
+    ("episode", "message"),
+    [
+        ({"joint_pos_rad": [0.0] * 3}, "3 joint_pos_rad for 16 joints"),
+        ({"joint_pos_rad": [9.0] * 16}, "starts at 9.0, outside"),
+        ({"joint_pos_rad": [None] * 16}, "16 finite numbers"),
+        ({"joint_pos_rad": GRASP, "lenght": 1}, "unknown keys lenght"),
+        ({"joint_pos_rad": GRASP, "object": 5}, "episode.object: expected an object, got int"),
+        ({"joint_pos_rad": GRASP, "goals": {"axis": [0, 0, 1], "turn_rad": [1, 0.5], "tolerance_rad": 0.4}}, "increas"),
+        ({"joint_pos_rad": GRASP, "goals": {"axis": [0, 0, 2], "turn_rad": [1, 2], "tolerance_rad": 0.4}}, "norm 1"),
+        ({"joint_pos_rad": GRASP, "goals": {"axis": [0, 0, 1], "turn_rad": [1, 2], "tolerance_rad": -1}}, "positive"),
+    ],
+)
+def test_strict_about_how_episodes_begin(episode: dict, message: str) -> None:
+    contract = quaternion_contract()
+    with pytest.raises(ContractError, match=message):
+        EpisodeSpec.from_dict(json.loads(json.dumps(episode))).check(contract)
+
+
+def test_episodes_fit_what_the_policy_takes() -> None:
+    held = ObjectStart((0.0, 0.0, 0.0), 0.04, (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0), 0.6, 0.1)
+    goals = TurnGoals((0.0, 0.0, 1.0), (0.8, 1.6), 0.4)
+    EpisodeSpec(GRASP, held, goals).check(quaternion_contract())
+    with pytest.raises(ContractError, match="the policy reads none of object_pos"):
+        make(episode=EpisodeSpec(GRASP, held))
+    with pytest.raises(ContractError, match="command is no quaternion"):
+        make(episode=EpisodeSpec(GRASP, None, goals))
+    with pytest.raises(ContractError, match=r"lost_distance_m 0\.01 must not be below"):
+        dataclasses.replace(held, lost_distance_m=0.01)

@@ -391,7 +391,7 @@ def test_run_is_refused_far_from_the_default_pose(bundles) -> None:
         r.robot.joint_pos[3] = pushed[3] * share + (1 - share) * (pushed[3] - 0.35)
         tick = r.tick(Request.RUN) if share == 1 else r.tick()
     assert "joint 3 is 0.3" in tick.note
-    assert "from the default pose, must be within 0.3 rad" in tick.note
+    assert "from the pose to stand in, must be within 0.3 rad" in tick.note
 
 
 def test_run_is_refused_on_an_old_state(bundles) -> None:

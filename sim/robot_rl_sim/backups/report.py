@@ -89,7 +89,8 @@ def run_report(
     for k, source in enumerate(sources):
         env = make_env(source)
         robot, episodes = env.mdp.robot, env.num_envs
-        limits = SafetyLimits.make(robot, bundle.contract, bundle.contract.control_period_s)
+        period_s, episode = bundle.contract.control_period_s, bundle.manifest.episode
+        limits = SafetyLimits.make(robot, bundle.contract, period_s, episode=episode)
         judge = criterion_of(robot, env.sim)
         criterion = words(judge)
         trips = collect(env, bundle.policy, source, limits, seed + k)

@@ -55,7 +55,7 @@ class _Actor:
         self._duration_s = limits.profile.stand_duration_s
         # What the runtime knows of the pose is what the encoders say.
         self._start = env.measure().joint_pos.double().cpu().numpy()
-        self._home = limits.default_pos
+        self._home = limits.stand_pos
         self._low, self._high = limits.soft_lower, limits.soft_upper
         self._policy = _Policy(recovery, env.measure()) if tier == "recovery" and recovery is not None else None
         if tier == "damp":
