@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from robot_rl.contract import EpisodeSpec
     from robot_rl.networks.policy_io import PolicyIO
 
 
@@ -76,6 +77,16 @@ class RobotVecEnv(VecEnv, Protocol):
 
     def policy_inputs(self) -> dict[str, torch.Tensor]:
         """The named inputs (contract order: state, command, memory) from which the current obs was encoded."""
+        ...
+
+
+@runtime_checkable
+class EpisodicVecEnv(RobotVecEnv, Protocol):
+    """A RobotVecEnv that can say what a robot must be brought to before its policies may take over."""
+
+    @property
+    def episode(self) -> EpisodeSpec | None:
+        """None: to its default pose, with nothing around it."""
         ...
 
 

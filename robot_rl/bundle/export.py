@@ -21,12 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from robot_rl.bundle.amend import EPISODE_TITLE, episode_text
 from robot_rl.bundle.latency import Latency, measure_latency
 from robot_rl.bundle.metadata import onnx_metadata
 from robot_rl.bundle.policy import OnnxPolicy
 from robot_rl.bundle.write import write_bundle
-from robot_rl.contract import Contract
-from robot_rl.env import RobotVecEnv
+from robot_rl.contract import Contract, EpisodeSpec
+from robot_rl.env import EpisodicVecEnv, RobotVecEnv
 from robot_rl.errors import BundleError, ConfigError
 from robot_rl.networks.policy_io import PolicyGraph
 
@@ -123,11 +124,12 @@ def export_policy(
     latency = measure_latency(policy, loop.inputs)
     latency.check(contract.control_period_s)
     obs = loop.outputs["obs"]
+    episode = env.episode if isinstance(env, EpisodicVecEnv) else None
     write_bundle(
         path,
         onnx_bytes=model,
         golden=golden_rows(loop, GOLDEN_ROWS),
-        card=card(contract, provenance),
+        card=card(contract, provenance, episode),
         contract=contract,
         task=provenance.task,
         algorithm=provenance.algorithm,
@@ -137,6 +139,7 @@ def export_policy(
         evaluation=provenance.evaluation,
         obs_mean=obs.mean(0, dtype=np.float64).tolist(),
         obs_std=obs.std(0, dtype=np.float64).tolist(),
+        episode=episode,
         overwrite=overwrite,
     )
     return replace(loop, latency=latency)
@@ -184,7 +187,7 @@ def golden_rows(rollout: ClosedLoop, rows: int, seed: int = 0) -> dict[str, NDAr
     return golden | {f"out/{n}": v[chosen] for n, v in rollout.outputs.items()}
 
 
-def card(contract: Contract, provenance: Provenance) -> str:
+def card(contract: Contract, provenance: Provenance, episode: EpisodeSpec | None = None) -> str:
     """CARD.md: what the policy is for, what it needs, how it was trained, how it did, and what nobody checked."""
     lines = [f"# {provenance.task}: {contract.robot} ({contract.variant})", "", "## Provenance", ""]
     lines += [
@@ -207,6 +210,8 @@ def card(contract: Contract, provenance: Provenance) -> str:
         f"| {j.name} | {low:g} | {high:g} | {scale:g} | {j.kp_nm_rad:g} | {j.kd_nms_rad:g} |"
         for j, low, high, scale in zip(contract.joints, action.low_rad, action.high_rad, action.scale_rad, strict=True)
     ]
+    if episode is not None:
+        lines += ["", f"## {EPISODE_TITLE}", "", episode_text(episode, contract)]
     lines += ["", "## Not checked", "", "Anything outside the evaluation above, and every real robot.", ""]
     return "\n".join(lines)
 

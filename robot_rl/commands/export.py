@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from robot_rl.bundle.manifest import MANIFEST_FILE
 from robot_rl.commands.main import Verb
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import ConfigError
@@ -27,10 +28,14 @@ EPISODES, EVALUATION_ENVS, EVALUATION_SEED = 200, 64, 1_000
 
 @dataclass(frozen=True)
 class ExportArgs:
-    """Export a trained policy as a bundle: one ONNX graph, contract, golden rows, card."""
+    """Export a trained policy as a bundle: one ONNX graph, contract, golden rows, card.
+
+    Given a bundle, write into it what its task says about how episodes begin: bundles of earlier versions lack that.
+    """
 
     policy: Annotated[Path, tyro.conf.Positional]
-    """Run folder of `robot-rl train`, or a .zip that Stable-Baselines3 or sb3-contrib saved (SAC, TD3, TQC, PPO)."""
+    """Run folder of `robot-rl train`, a .zip that Stable-Baselines3 or sb3-contrib saved (SAC, TD3, TQC, PPO), or the
+    folder of a bundle."""
     out: Path | None = None
     """Where the bundle goes; a name that ends in .zip makes one file. Default: RUN/bundle, MODEL-bundle."""
     overwrite: bool = False
@@ -46,6 +51,8 @@ class ExportArgs:
 
 
 def run(args: ExportArgs) -> Result:
+    if (args.policy / MANIFEST_FILE).is_file():
+        return _amend(args)
     from robot_rl.bundle.export import export_policy
 
     load = _load_sb3 if args.policy.suffix == ".zip" else _load_run
@@ -64,6 +71,27 @@ def run(args: ExportArgs) -> Result:
     if provenance.evaluation.get("success_rate") is not None:
         rows.insert(0, Row("export/success", provenance.evaluation["success_rate"]))
     return Result(ok=True, rows=tuple(rows), details={"bundle": str(path), "contract": env.policy_io.contract.digest()})
+
+
+def _amend(args: ExportArgs) -> Result:
+    """Bring a bundle up to date with its task."""
+    from robot_rl.bundle.amend import write_episode
+    from robot_rl.bundle.load import load_bundle
+    from robot_rl.env import EpisodicVecEnv
+
+    if args.out is not None or args.task is not None or args.vec_normalize is not None:
+        raise ConfigError(f"{args.policy} is a bundle already: --out, --task and --vec-normalize are not for it")
+    bundle = load_bundle(args.policy)
+    env = _robot_env(bundle.manifest.task, 1, bundle.manifest.seeds.get("training", 0))
+    episode = env.episode if isinstance(env, EpisodicVecEnv) else None
+    found, expected = bundle.contract.digest(), env.policy_io.contract.digest()
+    env.close()
+    if found != expected:
+        raise ConfigError(f"task {bundle.manifest.task!r} is another now: contract {expected}, the bundle's is {found}")
+    if episode is not None:
+        write_episode(args.policy, episode)
+    begins = "as its task says" if episode else "in the default pose: its task says nothing else"
+    return Result(ok=True, rows=(Row("export/bundle", str(args.policy)), Row("export/begins", begins)))
 
 
 def _load_run(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Provenance, Path]:

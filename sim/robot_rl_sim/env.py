@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_rl.algorithms.compiling import compiled
-from robot_rl.contract import RobotState
+from robot_rl.contract import EpisodeSpec, RobotState
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
@@ -112,6 +112,11 @@ class SimVecEnv:
         self._judge = self._judged
         self._filter: TargetFilter | None = None
         self.reset()
+
+    @property
+    def episode(self) -> EpisodeSpec | None:
+        """See robot_rl.env.EpisodicVecEnv."""
+        return self.mdp.episode
 
     def _set_up_randomization(self, fields: tuple[str, ...]) -> None:
         """The parts that make episodes and measurements differ; `fields` of RobotState are measured."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from robot_rl.contract import EpisodeSpec
 from robot_rl.networks.policy_io import PolicyIO
 from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import RobotSpec
@@ -82,6 +83,8 @@ class Mdp(Protocol):
     """Width of `privileged`; 0 where a robot measures all that matters."""
     object_body: str | None
     """Body with a free joint whose pose a camera reports as `RobotState.object_pos` and `object_quat_wxyz`."""
+    episode: EpisodeSpec | None
+    """What a robot must be brought to before a policy of the task may take over. None: to its default pose."""
     state: dict[str, Tensor]
     """What `start` and `outcome` go by besides what is drawn, changed in place; saved and restored with the
     environment. Values kept per world need the number of worlds at construction."""

@@ -39,7 +39,7 @@ class BackupReportArgs:
 def run(args: BackupReportArgs) -> Result:
     import torch
 
-    from robot_rl.bundle.card import write_section
+    from robot_rl.bundle.amend import write_section
     from robot_rl.bundle.load import load_bundle
     from robot_rl.bundle.verify import verify_bundle
     from robot_rl.env import get_task

@@ -9,7 +9,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from robot_rl.contract import ActionSpec, TensorSpec
+from robot_rl.contract import ActionSpec, EpisodeSpec, ObjectStart, TensorSpec, TurnGoals
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
 from robot_rl.networks.rotation import conjugate, in_body, multiply, rotation_angle, rotation_columns
 from robot_rl.replay.mirror import Mirror
@@ -21,6 +21,8 @@ from robot_rl_sim.tasks.cube_reorient.hands import HandSetup
 from robot_rl_sim.tasks.cube_reorient.scene import (
     CUBE,
     CUBE_MASS_KG,
+    MAX_MOVED_M,
+    MAX_TURNED_RAD,
     TIMESTEP_S,
     cube_spec,
     mount_pose,
@@ -92,6 +94,18 @@ class CubeReorient:
         }
         self._root_pos, self._root_quat = mount_pose(hand)
         self._home = self._in_root(self.state["starts"][:, -7:])[0].mean(0)
+        self.episode: EpisodeSpec | None = EpisodeSpec(
+            hand.grasp_rad,
+            ObjectStart(
+                pos_m=tuple(round(x, 4) for x in self._home.tolist()),
+                pos_tolerance_m=MAX_MOVED_M,
+                quat_wxyz=(1.0, 0.0, 0.0, 0.0),
+                free_axis=hand.palm_normal,
+                angle_tolerance_rad=MAX_TURNED_RAD,
+                lost_distance_m=c.drop_distance_m,
+            ),
+            TurnGoals(hand.palm_normal, c.goal_turn_rad, c.tolerance_rad),
+        )
         self._effort_limit = torch.tensor([j.effort_limit_nm for j in hand.robot.joints])
 
     def model_spec(self) -> mujoco.MjSpec:

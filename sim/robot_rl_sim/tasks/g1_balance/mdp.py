@@ -9,7 +9,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from robot_rl.contract import ActionSpec
+from robot_rl.contract import ActionSpec, EpisodeSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
 from robot_rl.networks.rotation import gravity_in_body, in_body
 from robot_rl.replay.mirror import Mirror
@@ -72,6 +72,7 @@ class G1Balance:
     robot = UNITREE_G1
     hold_steps = 1
     object_body: str | None = None
+    episode: EpisodeSpec | None = None
     outcome_draws = 0
     privileged_dim = 4
     """Velocity of the base (3) in its own frame, m/s, and its height above where it falls, in 0.3 m."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from robot_rl.contract import ActionSpec, TensorSpec
+from robot_rl.contract import ActionSpec, EpisodeSpec, TensorSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO, asked_to_move
 from robot_rl.networks.rotation import gravity_in_body, rotation_columns
 from robot_rl.replay.mirror import Entries, Mirror
@@ -108,6 +108,7 @@ class G1Velocity:
     robot = UNITREE_G1
     hold_steps = 1
     object_body: str | None = None
+    episode: EpisodeSpec | None = None
     outcome_draws = COMMAND_DRAWS
 
     def __init__(self, num_worlds: int, config: G1VelocityConfig | None = None, device: str = "cpu") -> None:

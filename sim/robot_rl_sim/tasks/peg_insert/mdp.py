@@ -9,7 +9,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from robot_rl.contract import ActionSpec, TensorSpec
+from robot_rl.contract import ActionSpec, EpisodeSpec, TensorSpec
 from robot_rl.errors import ConfigError
 from robot_rl.networks.kinematics import TipKinematics
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
@@ -84,6 +84,7 @@ class PegInsert:
 
     hold_steps = 5
     object_body: str | None = None
+    episode: EpisodeSpec | None = None
     outcome_draws = 0
     pushes: PushConfig | None = None
     mirror: Mirror | None = None

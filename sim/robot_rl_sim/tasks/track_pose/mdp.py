@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from robot_rl.contract import ActionSpec, TensorSpec
+from robot_rl.contract import ActionSpec, EpisodeSpec, TensorSpec
 from robot_rl.networks.policy_io import ObservationTerm, PolicyIO
 from robot_rl.replay.mirror import Mirror
 from robot_rl.robots import RobotSpec
@@ -54,6 +54,7 @@ class TrackPose:
     mirror: Mirror | None = None
     privileged_dim = 0
     object_body: str | None = None
+    episode: EpisodeSpec | None = None
     outcome_draws = 0
 
     def __init__(self, robot: RobotSpec, num_envs: int, seed: int, config: TrackPoseConfig | None = None) -> None:

@@ -1,13 +1,14 @@
-"""Sections written into a card later: the bundle still loads, and nothing but the card has changed."""
+"""What is written into a bundle later: it still loads, and nothing but that has changed."""
 
 from pathlib import Path
 
 import pytest
 
-from robot_rl.bundle.card import with_section, write_section
+from robot_rl.bundle.amend import with_section, write_episode, write_section
 from robot_rl.bundle.load import load_bundle
 from robot_rl.bundle.verify import verify_bundle
-from robot_rl.errors import BundleError
+from robot_rl.contract import EpisodeSpec
+from robot_rl.errors import BundleError, ContractError
 from robot_rl.robots import LEAP_HAND
 from robot_rl.testing.bundles import TinyPolicy
 
@@ -54,3 +55,25 @@ def test_a_zip_file_is_refused_by_name(tmp_path: Path) -> None:
     path = TinyPolicy(LEAP_HAND).write(tmp_path / "bundle.zip")
     with pytest.raises(BundleError, match=r"bundle\.zip is no folder"):
         write_section(path, "Backups", "")
+
+
+def test_how_episodes_begin_comes_into_manifest_and_card_and_nothing_else_changes(tmp_path: Path) -> None:
+    path = TinyPolicy(LEAP_HAND).write(tmp_path / "bundle", card=CARD)
+    before, old = {p.name: p.read_bytes() for p in path.iterdir()}, load_bundle(path)
+    episode = EpisodeSpec(tuple(j.default_pos_rad + 0.1 for j in LEAP_HAND.joints))
+    write_episode(path, episode)
+    new = load_bundle(path)
+    assert new.manifest.episode == episode
+    assert "## Begins with\n\n- joints, rad: if_mcp 0.7, if_rot 0.1," in new.card
+    assert verify_bundle(new, LEAP_HAND).ok
+    assert {n for n, data in before.items() if (path / n).read_bytes() != data} == {"CARD.md", "manifest.json"}
+    assert new.manifest.contract_digest == old.manifest.contract_digest
+    assert new.manifest.files["golden.npz"] == old.manifest.files["golden.npz"]
+
+
+def test_an_episode_of_another_robot_is_refused_and_the_bundle_left_alone(tmp_path: Path) -> None:
+    path = TinyPolicy(LEAP_HAND).write(tmp_path / "bundle", card=CARD)
+    before = {p.name: p.read_bytes() for p in path.iterdir()}
+    with pytest.raises(ContractError, match="3 joint_pos_rad for 16 joints"):
+        write_episode(path, EpisodeSpec((0.0, 0.0, 0.0)))
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == before
