@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from robot_rl.contract import JointCommand, NumpyState, RobotState
+from robot_rl.bundle.manifest import Manifest
+from robot_rl.contract import JointCommand, NumpyState, ObjectStart, RobotState
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.interface import Clock, MonotonicClock
 
@@ -17,8 +18,16 @@ LAG_S = 0.05
 class MockRobot:
     """RobotInterface without physics: upright and at rest but for its joints. Honours the expiry of commands."""
 
-    def __init__(self, spec: RobotSpec, clock: Clock | None = None, lag_s: float = LAG_S) -> None:
+    def __init__(
+        self,
+        spec: RobotSpec,
+        clock: Clock | None = None,
+        lag_s: float = LAG_S,
+        object_start: ObjectStart | None = None,
+    ) -> None:
         self.spec = spec
+        self._object_pos = np.zeros(3) if object_start is None else np.array(object_start.pos_m)
+        self._object_quat = np.array([1.0, 0.0, 0.0, 0.0] if object_start is None else object_start.quat_wxyz)
         self._clock = clock or MonotonicClock()
         self._lag_s = lag_s
         self._pos = np.array([j.default_pos_rad for j in spec.joints])
@@ -41,8 +50,8 @@ class MockRobot:
             "imu_quat_wxyz": np.array([[1.0, 0.0, 0.0, 0.0]]),
             "imu_ang_vel_b": np.zeros((1, 3)),
             "imu_lin_acc_b": np.array([[0.0, 0.0, 9.81]]),
-            "object_pos": np.zeros((1, 3)),
-            "object_quat_wxyz": np.array([[1.0, 0.0, 0.0, 0.0]]),
+            "object_pos": self._object_pos[None],
+            "object_quat_wxyz": self._object_quat[None],
         }
         present = {name: value for name, value in measured.items() if name in self.spec.state_fields}
         return RobotState(stamp_s=np.array([self._time_s]), **present)
@@ -77,8 +86,10 @@ class MockRobot:
         self._vel = step / elapsed_s
 
 
-def connect(spec: RobotSpec) -> MockRobot:
-    """Driver entry point: a mock of the robot `spec`, connected."""
-    robot = MockRobot(spec)
+def connect(spec: RobotSpec, manifest: Manifest | None = None) -> MockRobot:
+    """Driver entry point: a mock of the robot `spec`, connected. Its object, if the bundle of `manifest` needs one, is
+    where episodes begin, and stays there."""
+    episode = None if manifest is None else manifest.episode
+    robot = MockRobot(spec, object_start=None if episode is None else episode.object)
     robot.connect()
     return robot

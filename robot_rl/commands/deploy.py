@@ -25,6 +25,7 @@ from robot_rl.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from robot_rl.bundle.load import Bundle
+    from robot_rl.commands.object_goals import ObjectGoals
     from robot_rl.contract import Command
     from robot_rl.robots import RobotSpec
     from robot_rl.runtime.controller import Controller, Tick
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _GOAL_S = 3.0
 """How long each golden command lasts in an unattended run."""
+STILL_S = 0.6
+"""How long an unattended robot stands still before it is asked to run."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class DeployArgs:
 
 def run(args: DeployArgs) -> Result:
     from robot_rl.bundle.load import load_bundle
+    from robot_rl.commands.object_goals import SETTLE_S, object_goals
     from robot_rl.runtime.controller import Controller
     from robot_rl.runtime.interface import MonotonicClock
     from robot_rl.runtime.loop import run as run_loop
@@ -100,16 +104,17 @@ def run(args: DeployArgs) -> Result:
             about = {"interface": interface, "unit": "" if unit is None else unit.serial}
             recorder = Recorder(args.record, controller, full=not args.trips_only, about=about)
             stack.enter_context(recorder)
-        robot = drivers.connect(interface, spec, unit)
+        robot = drivers.connect(interface, spec, unit, bundle.manifest if _reads_object(bundle) else None)
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]
-        session = _Session(controller, robot, _operator(args.auto_run))
+        goals = None if args.command else object_goals(controller, robot, again=args.auto_run)
+        session = _Session(controller, robot, _operator(args.auto_run, SETTLE_S if goals else STILL_S), goals)
         report = run_loop(
             controller,
             robot,
             MonotonicClock(),
             duration_s=args.duration,
-            get_command=_commands(controller, args.command, args.auto_run),
+            get_command=goals.command if goals else _commands(controller, args.command, args.auto_run),
             on_tick=session.on_tick,
             recorder=recorder,
         )
@@ -118,6 +123,7 @@ def run(args: DeployArgs) -> Result:
         Row("overruns", report.overruns),
         Row("late/worst", report.worst_late_s * 1e3, "ms"),
         *session.timing_rows(),
+        *(() if goals is None else (Row("goals/reached", goals.total), Row("goals/in a row", goals.most))),
         Row("modified targets", int(controller.modifications.sum())),
         *(() if recorder is None else (Row("log", str(recorder.path)), Row("dropped log ticks", recorder.dropped))),
         Row("modes", " > ".join(mode for mode, _ in itertools.groupby(mode for mode, _ in session.modes))),
@@ -125,6 +131,12 @@ def run(args: DeployArgs) -> Result:
     reason = session.failure() if args.auto_run else ""
     details = {"ended_by": report.reason, "modes": session.modes, "bundle": str(args.bundle), "robot": spec.name}
     return Result(ok=not reason, rows=rows, reason=reason, details=details)
+
+
+def _reads_object(bundle: Bundle) -> bool:
+    from robot_rl.contract import OBJECT_FIELDS
+
+    return any(t.source == "state" and t.name in OBJECT_FIELDS for t in bundle.contract.inputs)
 
 
 def balances(bundle: Bundle) -> bool:
@@ -135,7 +147,14 @@ def balances(bundle: Bundle) -> bool:
 class _Session:
     """What happens besides control: the operator's requests, words on the terminal, and figures for the result."""
 
-    def __init__(self, controller: Controller, robot: RobotInterface, operator: Callable[[Controller, Tick], None]):
+    def __init__(
+        self,
+        controller: Controller,
+        robot: RobotInterface,
+        operator: Callable[[Controller, Tick], None],
+        goals: ObjectGoals | None = None,
+    ) -> None:
+        self._goals = goals
         self._controller = controller
         self._robot = robot
         self._balances = balances(controller.bundle)
@@ -157,6 +176,8 @@ class _Session:
         if tick.mode.value == "run" and self._balances and getattr(self._robot, "suspended", False):
             # A simulated humanoid hangs from its gantry until its policy balances it.
             self._robot.suspended = False  # type: ignore[attr-defined]
+        if self._goals is not None:
+            self._goals.on_tick(tick)
         self._operator(self._controller, tick)
 
     def timing_rows(self) -> tuple[Row, ...]:
@@ -173,8 +194,9 @@ class _Session:
         return "" if last == "run" else f"ended in mode {last}, cause {cause}"
 
 
-def _operator(auto_run: bool) -> Callable[[Controller, Tick], None]:
-    """Makes requests after each tick: automatically, or from lines typed on the terminal."""
+def _operator(auto_run: bool, settle_s: float) -> Callable[[Controller, Tick], None]:
+    """Makes requests after each tick: automatically, `settle_s` after the robot has reached the pose to stand in, or
+    from lines typed on the terminal."""
     from robot_rl.runtime.controller import Request
     from robot_rl.runtime.modes import Mode
 
@@ -187,7 +209,7 @@ def _operator(auto_run: bool) -> Callable[[Controller, Tick], None]:
         settled_ticks["count"] = settled_ticks["count"] + 1 if tick.mode in wanted else 0
         waited_s = settled_ticks["count"] * controller.loop_period_s
         profile = controller.limits.profile
-        if tick.mode == Mode.IDLE or (tick.mode == Mode.STAND and waited_s > profile.stand_duration_s + 0.6):
+        if tick.mode == Mode.IDLE or (tick.mode == Mode.STAND and waited_s > profile.stand_duration_s + settle_s):
             controller.request(wanted[tick.mode])
 
     if auto_run:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robot_rl.bundle.manifest import Manifest
     from robot_rl.robots import RobotSpec
     from robot_rl.robots.unit import UnitConfig
     from robot_rl.runtime.interface import RobotInterface
@@ -62,7 +63,12 @@ def spec_of(robot: str, unit: UnitConfig | None) -> tuple[RobotSpec, tuple[str, 
     return dataclasses.replace(spec, safety=safety), lines
 
 
-def connect(interface: str, spec: RobotSpec, unit: UnitConfig | None) -> RobotInterface:
-    """A connected robot. Drivers register under `robot_rl.drivers`, and take the unit if one is named."""
+def connect(
+    interface: str, spec: RobotSpec, unit: UnitConfig | None, manifest: Manifest | None = None
+) -> RobotInterface:
+    """A connected robot. Drivers register under `robot_rl.drivers`, and take the unit if one is named; simulated ones
+    instead the manifest of a bundle whose policy reads an object's pose, and bring the object."""
     driver = next(e for e in entry_points(group="robot_rl.drivers") if e.name == interface).load()
-    return driver(spec) if unit is None or interface in SIMULATED else driver(spec, unit)
+    if interface in SIMULATED:
+        return driver(spec, manifest)
+    return driver(spec) if unit is None else driver(spec, unit)

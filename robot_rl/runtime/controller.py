@@ -19,6 +19,7 @@ from robot_rl.runtime.command_input import CommandInput
 from robot_rl.runtime.interface import Health
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.modes import POLICY_MODES, STIFF_MODES, Event, Mode, Request, next_mode
+from robot_rl.runtime.object_pose import ObjectPose
 from robot_rl.runtime.policy_runner import PolicyStep
 from robot_rl.runtime.policy_targets import PolicyTargets
 from robot_rl.runtime.ramp import LOW_STIFFNESS, Ramp, Tracking
@@ -93,6 +94,11 @@ class Controller:
     def modifications(self) -> NDArray[np.int64]:
         """(len(MODIFICATIONS), n_joints) how often the safety filter changed a target so far."""
         return self._memory.modifications
+
+    @property
+    def object_pose(self) -> ObjectPose | None:
+        """The last believed pose of the object that the policy goes by; None if it was never seen."""
+        return self._memory.object.pose
 
     def step(
         self, state: NumpyState | None, command: Command | None, now_s: float, *, health: Health | None = None

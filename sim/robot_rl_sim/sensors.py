@@ -116,10 +116,19 @@ class Sensors:
 
     @property
     def sample_steps(self) -> Tensor:
-        """(num_worlds,) physics steps from the start of the episode to the oldest sample in the last reading of late
-        sensors."""
+        """(num_worlds,) physics steps from the start of the episode to the oldest sample in the last reading of the
+        robot's own late sensors."""
+        return self._oldest_sample(lambda field: field not in OBJECT)
+
+    @property
+    def object_sample_steps(self) -> Tensor:
+        """(num_worlds,) likewise to the picture in which the object was seen."""
+        return self._oldest_sample(lambda field: field in OBJECT)
+
+    def _oldest_sample(self, which: Callable[[str], bool]) -> Tensor:
         assert self._timing is not None
-        return self._timing.state["sample"].amin(1)
+        columns = [i for i, field in enumerate(self._timing.fields) if which(field)]
+        return self._timing.state["sample"][:, columns].amin(1)
 
     def arrived(self) -> Tensor:
         """(num_worlds,) bool: a first sample of every late sensor has had the time to arrive."""

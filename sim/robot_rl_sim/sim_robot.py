@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from robot_rl.bundle.manifest import Manifest
 from robot_rl.contract import JointCommand, NumpyState, RobotState
-from robot_rl.errors import ContractError
+from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.interface import Clock, MonotonicClock
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.draws import Draws
 from robot_rl_sim.models import default_qpos, reach_m
 from robot_rl_sim.motors import Motors
+from robot_rl_sim.object_scene import ObjectScene
 from robot_rl_sim.sensor_readings import OBJECT
 from robot_rl_sim.sensors import Sensors
 from robot_rl_sim.sim_robot_config import MISMATCHED, SimRobotConfig, make_model
@@ -47,7 +49,8 @@ class SimRobot:
 
     Joint torque is `kp (position - q) + kd (velocity - dq) + effort` of the command in force, computed at every physics
     step, clipped to the joint's limit. A command is in force until it expires; before the first one, and after
-    expiry, the joints are damped with the robot's own gains. Raises ConfigError for a payload on an unknown body.
+    expiry, the joints are damped with the robot's own gains. A `scene` adds an object, which a person holds until
+    `place_object`. Raises ConfigError for a payload on an unknown body.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class SimRobot:
         seed: int = 0,
         clock: Clock | None = None,
         model: mujoco.MjModel | None = None,
+        scene: ObjectScene | None = None,
     ) -> None:
         self.spec = spec
         self.config = config
@@ -70,7 +74,8 @@ class SimRobot:
         """Whether the last physics step only damped, by command or on its own."""
         self.on_step: Callable[[], None] | None = None
         """Called after every physics step, by whoever measures."""
-        self._model = make_model(spec, config, model)
+        self._scene = scene
+        self._model = make_model(spec, config, scene.model if scene is not None else model)
         self._data = mujoco.MjData(self._model)
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
@@ -88,8 +93,9 @@ class SimRobot:
         self._rows: list[tuple[Array, ...]] = []
         """States after the physics steps that the sensors have not been told of."""
         draws = Draws()
-        fields = tuple(f for f in spec.state_fields if f not in OBJECT)
-        self._sensors = Sensors(self._now(), spec, ("joint_effort", *fields), config.sensors, draws)
+        fields = ("joint_effort", *(f for f in spec.state_fields if scene is not None or f not in OBJECT))
+        body = None if scene is None else scene.body
+        self._sensors = Sensors(self._now(), spec, fields, config.sensors, draws, body)
         draws.allocate(1, _CPU)
         draws.draw(_WORLD, self._generator)
         self.reset()
@@ -116,6 +122,8 @@ class SimRobot:
         self._under_way: deque[tuple[float, JointCommand]] = deque()
         """Commands that the motors do not know of yet, with the times when they will."""
         self._state: NumpyState | None = None
+        self._placed_at: int | None = None
+        """Physics step in which the object was let go; None: a person still holds it out of the camera's sight."""
         self._start_s = self.clock.now()
         self._steps = self._read_at = 0
         self._rows.clear()
@@ -139,6 +147,21 @@ class SimRobot:
         turned, angle = np.zeros(4), float(np.linalg.norm(rotation))
         mujoco.mju_axisAngle2Quat(turned, rotation / max(angle, 1e-12), angle)
         mujoco.mju_mulQuat(self._trunk_quat, self._upright_quat, turned)
+
+    def place_object(self) -> None:
+        """Put the object where an episode of its task begins, as a person would, and let go. Raises ConfigError for a
+        robot without one."""
+        if self._scene is None:
+            raise ConfigError(f"robot {self.spec.name!r} is alone: there is no object to place")
+        qpos, dofs = self._scene.columns
+        self._data.qpos[qpos] = self._scene.start_pose(self._generator).numpy()
+        self._data.qvel[dofs] = 0.0
+        self._placed_at = self._steps
+
+    @property
+    def object_placed(self) -> bool:
+        """Whether there is an object, and nobody holds it."""
+        return self._placed_at is not None
 
     @property
     def time_s(self) -> float:
@@ -180,9 +203,21 @@ class SimRobot:
             state = self._sensors.read(self._generator)
             measured = {f.name: getattr(state, f.name) for f in fields(state)}
             arrays = {name: value.double().numpy() for name, value in measured.items() if value is not None}
-            stamp_s = self._start_s + float(self._sensors.sample_steps) * self.config.timestep_s
-            self._state = RobotState(**(arrays | {"stamp_s": np.array([stamp_s])}))
+            arrays |= {"stamp_s": np.array([self._time_of(float(self._sensors.sample_steps))])}
+            self._state = RobotState(**self._with_object(arrays))
         return self._state
+
+    def _time_of(self, steps: float) -> float:
+        return self._start_s + steps * self.config.timestep_s
+
+    def _with_object(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """A state's fields with the time of the picture, or without the object while no picture shows it."""
+        if self._scene is None:
+            return arrays
+        steps = float(self._sensors.object_sample_steps)
+        if self._placed_at is None or steps <= self._placed_at:
+            return {name: value for name, value in arrays.items() if name not in OBJECT}
+        return arrays | {"object_stamp_s": np.array([self._time_of(steps)])}
 
     def write(self, command: JointCommand) -> JointCommand:
         """Put a command in force. Raises ContractError naming the field that is not finite or has the wrong length."""
@@ -236,6 +271,10 @@ class SimRobot:
         if self.spec.floating_base:
             self._data.xfrc_applied[self._trunk] = self._gantry_wrench() if self.suspended else 0.0
         mujoco.mj_step(self._model, self._data)
+        if self._scene is not None and self._placed_at is None:
+            # Above the robot, where the model has it.
+            qpos, dofs = self._scene.columns
+            self._data.qpos[qpos], self._data.qvel[dofs] = self._model.qpos0[qpos], 0.0
         self._steps += 1
         data = self._data
         self._rows.append((data.qpos.copy(), data.qvel.copy(), self._torque.copy(), data.sensordata.copy()))
@@ -263,9 +302,10 @@ class SimRobot:
         return np.concatenate((force - mass * self._model.opt.gravity, torque))
 
 
-def connect(spec: RobotSpec) -> SimRobot:
-    """Driver entry point: `spec` with dynamics that training has not seen, connected; a floating base hangs."""
-    robot = SimRobot(spec)
+def connect(spec: RobotSpec, manifest: Manifest | None = None) -> SimRobot:
+    """Driver entry point: `spec` with dynamics that training has not seen, connected; a floating base hangs. With the
+    manifest of a bundle whose policy reads an object's pose comes the object of its task."""
+    robot = SimRobot(spec, scene=None if manifest is None else ObjectScene.of(manifest.task))
     robot.suspended = spec.floating_base
     robot.connect()
     return robot

@@ -49,6 +49,15 @@ class SimRobotConfig:
     """Standard deviation of each encoder's constant offset, drawn once. The motor regulates the offset position too."""
     joint_pos_resolution_rad: float = 0.0
     """Step of the encoders; 0: none."""
+    object_pos_noise_m: float = 0.0
+    """Half-width of the camera's error in each coordinate, as of the next, about each axis: uniform, as in training."""
+    object_turn_noise_rad: float = 0.0
+    camera_period_s: float = 0.0
+    """Time between two pictures; 0: one for every measurement."""
+    camera_latency_s: float = 0.0
+    """From a picture until the object's pose can be read."""
+    camera_drop_probability: float = 0.0
+    """Share of the pictures in which the object is not found."""
     command_latency_s: float = 0.0
     """From `write` until the motors act on the command."""
     motor: Literal["pd", "dc_motor"] = "pd"
@@ -88,8 +97,9 @@ class SimRobotConfig:
             raise ConfigError(f"timestep_s must be at most 0.02, got {self.timestep_s}")
         if self.state_period_s < self.timestep_s:
             raise ConfigError(f"state_period_s {self.state_period_s} must not be below timestep_s {self.timestep_s}")
-        if self.drop_probability >= 1:
-            raise ConfigError(f"drop_probability must be below 1, got {self.drop_probability}")
+        for name in ("drop_probability", "camera_drop_probability"):
+            if getattr(self, name) >= 1:
+                raise ConfigError(f"{name} must be below 1, got {getattr(self, name)}")
         if self.payload_kg and not self.payload_body:
             raise ConfigError("payload_kg needs payload_body, the name of the body that carries it")
         _ = self.motors, self.sensors  # which check what is theirs
@@ -100,11 +110,11 @@ class SimRobotConfig:
 
     @property
     def sensors(self) -> SensorsConfig:
-        """All in one message."""
+        """Joints and IMU in one message, the object's pose in another."""
         encoder = SensorConfig(
             self.joint_pos_noise_rad, self.joint_bias_rad, "gaussian", resolution=self.joint_pos_resolution_rad
         )
-        return replace(
+        own = replace(
             PERFECT,
             joint_pos=encoder,
             joint_vel=SensorConfig(self.joint_vel_noise_rad_s, distribution="gaussian"),
@@ -116,6 +126,16 @@ class SimRobotConfig:
             delay_s=(self.state_latency_s, self.state_latency_s),
             jitter_s=self.latency_jitter_s,
             drop_probability=self.drop_probability,
+        )
+        camera = SensorConfig(
+            period_s=max(self.camera_period_s, self.state_period_s),
+            delay_s=(self.camera_latency_s, self.camera_latency_s),
+            drop_probability=self.camera_drop_probability,
+        )
+        return replace(
+            own,
+            object_pos=replace(camera, noise=self.object_pos_noise_m),
+            object_quat_wxyz=replace(camera, noise=self.object_turn_noise_rad),
         )
 
 
@@ -133,6 +153,11 @@ MISMATCHED = SimRobotConfig(
     ang_vel_noise_rad_s=0.02,
     lin_acc_noise_m_s2=0.1,
     joint_bias_rad=0.003,
+    object_pos_noise_m=0.005,
+    object_turn_noise_rad=0.05,
+    camera_period_s=0.033,
+    camera_latency_s=0.03,
+    camera_drop_probability=0.02,
     strength_scale=0.9,
     mass_scale=1.15,
     friction_scale=1.5,
