@@ -50,6 +50,13 @@ def test_a_joint_command_survives_the_wire_bit_for_bit() -> None:
         np.testing.assert_array_equal(row, getattr(COMMAND, name))
 
 
+def test_its_bytes_are_those_that_rclpy_reads() -> None:
+    writer = converters.CommandWriter(NAMES)
+    for sequence in (1, 2):
+        message = writer.fill(COMMAND, session=7, sequence=sequence, now_s=50.02)
+        assert deserialize_message(writer.to_bytes(), Float64MultiArray) == message
+
+
 def test_a_joint_command_is_matched_by_name() -> None:
     received = decode(encoded(), names=("c", "a", "b"))
     np.testing.assert_array_equal(received.values[0], [0.3, 0.1, -0.2])

@@ -7,28 +7,29 @@ import pytest
 pytest.importorskip("rclpy")
 
 from robot_rl_bridge import pace as module
-from robot_rl_bridge.pace import EARLY, LATE, MOST_EARLY_S, StatePace
+from robot_rl_bridge.pace import EARLY, LATE, StatePace
 
 pytestmark = pytest.mark.ros
 
 PERIOD_S = 0.01
-EARLY_S, LATE_S = min(EARLY * PERIOD_S, MOST_EARLY_S), LATE * PERIOD_S
+EARLY_S, LATE_S = EARLY * PERIOD_S, LATE * PERIOD_S
 
 
 class Script:
-    """Time, and the arrivals of states in it."""
+    """Time, and states in it, which arrive as soon as they are measured unless nobody listens."""
 
-    def __init__(self, arrivals_s: list[float], others_s: tuple[float, ...] = ()) -> None:
-        self.now_s, self.arrived_s = 0.0, -1e9
-        self._events = sorted([(t, True) for t in arrivals_s] + [(t, False) for t in others_s])
+    def __init__(self, states_s: list[float], others_s: tuple[float, ...] = ()) -> None:
+        self.now_s, self.stamp_s = 0.0, -1e9
+        self._events = sorted([(t, True) for t in states_s] + [(t, False) for t in others_s])
         self.served = 0
 
     def spin_once(self, timeout_sec: float) -> None:
         if self._events and self._events[0][0] <= self.now_s + timeout_sec:
-            self.now_s, is_state = max(self._events[0][0], self.now_s), self._events.pop(0)[1]
+            event_s, is_state = self._events.pop(0)
+            self.now_s = max(event_s, self.now_s)
             self.served += 1
             if is_state:
-                self.arrived_s = self.now_s
+                self.stamp_s = event_s
         else:
             self.now_s += timeout_sec
 
@@ -39,7 +40,7 @@ def wait(monkeypatch: pytest.MonkeyPatch):
 
     def run(script: Script, due_s: float) -> tuple[float, float]:
         monkeypatch.setattr(module.time, "monotonic", lambda: script.now_s)
-        return StatePace(script, lambda: script.arrived_s, PERIOD_S)(due_s), script.now_s
+        return StatePace(script, lambda: script.stamp_s, PERIOD_S)(due_s), script.now_s
 
     return run
 
@@ -72,7 +73,10 @@ def test_a_late_loop_still_serves_callbacks(wait) -> None:
     assert script.served == 2
 
 
-def test_the_window_leaves_time_to_rehearse() -> None:
-    from robot_rl.runtime.loop import REHEARSE_S
-
-    assert MOST_EARLY_S <= REHEARSE_S / 2
+def test_a_state_that_came_while_nobody_listened_begins_the_tick_at_once(wait) -> None:
+    script = Script([0.0055])
+    script.now_s = 0.0063
+    error_s, now_s = wait(script, 0.006)
+    # Its deadlines follow the time of measurement, not that of being heard: else being late would last.
+    assert error_s == pytest.approx(-0.0005)
+    assert now_s == pytest.approx(0.0063)

@@ -25,14 +25,14 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Twist, TwistStamped
 from numpy.typing import NDArray
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayout
 
 from robot_rl.contract import Command, JointCommand, TensorSpec
 from robot_rl.errors import ContractError
-from robot_rl_bridge.receiver import CommandMessage
+from robot_rl_bridge.receiver import ROWS, CommandMessage
 
-ROWS = ("position", "velocity", "effort", "kp", "kd")
 HEADER = 4
 MAX_TIME_TO_LIVE_S = 1.0
 
@@ -150,6 +150,10 @@ class CommandWriter:
         # A view of the message's own numbers.
         self._data = np.frombuffer(cast("array[float]", self.message.data))
         self._values = self._data[HEADER:].reshape(len(ROWS), n)
+        numbers, whole = self._data.tobytes(), serialize_message(self.message)
+        # They are the end of the message, and all of it that ever changes.
+        assert whole.endswith(numbers)
+        self._head = whole[: -len(numbers)]
 
     def fill(self, command: JointCommand, *, session: int, sequence: int, now_s: float) -> Float64MultiArray:
         """`message`, valid until the next call.
@@ -160,6 +164,10 @@ class CommandWriter:
         fill_rows(command, self._values)
         _check_time_to_live(self._data[3])
         return self.message
+
+    def to_bytes(self) -> bytes:
+        """`message` as rclpy would serialize it."""
+        return self._head + self._data.tobytes()
 
 
 def fill_rows(command: JointCommand, values: Array) -> None:

@@ -60,9 +60,9 @@ class RosDriver:
     def read(self) -> NumpyState | None:
         if self._robot is None:
             return None
-        robot, before_s = self._robot, self._robot.arrived_s
+        robot, before_s = self._robot, self._robot.stamp_s
         ros_compat.spin_until(self._executor, time.monotonic() + SERVE_S)
-        ros_compat.spin_while(self._executor, lambda: robot.arrived_s <= before_s, WAIT_S)
+        ros_compat.spin_while(self._executor, lambda: robot.stamp_s <= before_s, WAIT_S)
         return robot.read()
 
     def write(self, command: JointCommand) -> JointCommand:

@@ -61,7 +61,8 @@ class CommandOutput:
         if command.expires_s <= now:
             return False
         self._sequence += 1
-        self._publisher.publish(self._writer.fill(command, session=self._session, sequence=self._sequence, now_s=now))
+        self._writer.fill(command, session=self._session, sequence=self._sequence, now_s=now)
+        self._publisher.publish(self._writer.to_bytes())
         if self._mirror.get_subscription_count():
             self._mirror.publish(converters.target_message(command, self._names, time.time()))
         return True

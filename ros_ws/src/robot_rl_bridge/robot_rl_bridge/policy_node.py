@@ -8,6 +8,7 @@ deactivate  ends the loop; damping is streamed for a second
 
 Services `~/stand`, `~/run`, `~/stop`, `~/estop`, `~/reset` (std_srvs/Trigger) answer when granted or refused.
 `~/command` (std_msgs/Float64MultiArray) takes the policy's command, `cmd_vel` that of a policy for velocities,
+`goal_orientation` that of one that turns an object, whose pose it hears on `object_pose` (see `object_topics`);
 `~/deadman` (std_msgs/Bool) the operator's button, `estop` (std_msgs/Bool, true stops) anybody's. `~/mode`
 (std_msgs/String, latched) tells the mode, /diagnostics everything. SIGINT and SIGTERM damp for a second, then end the
 process.
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import QuaternionStamped, Twist, TwistStamped
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 from std_msgs.msg import Bool, Float64MultiArray, String
@@ -43,7 +44,7 @@ from robot_rl.runtime.loop import run
 from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.recorder import Recorder
 from robot_rl.runtime.signals import stop_on_signals
-from robot_rl_bridge import ros_compat
+from robot_rl_bridge import object_topics, ros_compat
 from robot_rl_bridge.converters import MessageError, decode_command, twist_command
 from robot_rl_bridge.pace import StatePace
 from robot_rl_bridge.requests import Answer, PendingRequest
@@ -69,6 +70,7 @@ PARAMETERS = (
     ParameterSpec("follow_states", True, "Begin a tick when its state arrives, not by this host's clock alone."),
     ParameterSpec("cmd_vel", "twist_stamped", "Type of the topic cmd_vel.", choices=("twist_stamped", "twist", "none")),
     ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record. Never overwritten: see the status."),
+    object_topics.FRAME,
     ros_compat.PRIORITY,
 )
 
@@ -94,6 +96,8 @@ class PolicyNode(LifecycleNode):
         self._controller: Controller | None = None
         """While active: what the loop runs."""
         self._robot = RosRobot(self, self.spec, COMMAND_TOPIC, watchdog=True)
+        self._object_frame = object_topics.frame_of(values, self.spec)
+        self._object = object_topics.ObjectInput(self, self._object_frame, self._reject)
         self._recorder: Recorder | None = None
         self._running = False
         self._command: Command | None = None
@@ -111,6 +115,8 @@ class PolicyNode(LifecycleNode):
         if values["cmd_vel"] != "none":
             kind = Twist if values["cmd_vel"] == "twist" else TwistStamped
             self.create_subscription(kind, "cmd_vel", self._on_twist, ros_compat.COMMAND_QOS)
+        goal_topic = object_topics.GOAL_TOPIC
+        self.create_subscription(QuaternionStamped, goal_topic, self._on_goal, ros_compat.COMMAND_QOS)
         self._mode = self.create_publisher(String, "~/mode", ros_compat.LATCHED_QOS)
         self._tell_mode()
         for request in Request:
@@ -160,6 +166,7 @@ class PolicyNode(LifecycleNode):
         self._refuse_while_damping()
         self._robot.connect()
         self._command = None
+        self._object.forget()
         controller = self._make_controller()
         if self._log_path:
             self._recorder = Recorder(self._log_path, controller)
@@ -184,11 +191,11 @@ class PolicyNode(LifecycleNode):
         self._running = True
         self._latency_s.clear()
         self._age_s.clear()
-        pace = StatePace(self.executor, lambda: self._robot.arrived_s, self._loop_period_s)
+        pace = StatePace(self.executor, lambda: self._robot.stamp_s, self._loop_period_s)
         try:
             report = run(
                 controller,
-                self._robot,
+                object_topics.RobotWithObject(self._robot, self._object),
                 clock,
                 until=lambda _: self._controller is not controller,
                 get_command=lambda _: self._command,
@@ -292,6 +299,19 @@ class PolicyNode(LifecycleNode):
             self._command = twist_command(message, spec, time.monotonic())
         except MessageError as error:
             self._robot.reject("cmd_vel", error)
+
+    def _on_goal(self, message: QuaternionStamped) -> None:
+        spec = None if self._bundle is None else self._bundle.contract.command
+        try:
+            self._command = object_topics.decode_goal(message, self._object_frame, spec, time.monotonic())
+        except MessageError as error:
+            self._reject(object_topics.GOAL_TOPIC, error)
+
+    def _reject(self, topic: str, error: MessageError) -> None:
+        """Count it, and say it once: a camera in the wrong frame sends 30 such messages per second."""
+        if f"{topic}: {error}" != self._robot.last_rejection:
+            self.get_logger().error(f"{topic}: {error}")
+        self._robot.reject(topic, error)
 
     def _on_estop(self, message: Bool) -> None:
         if message.data and self._controller is not None:

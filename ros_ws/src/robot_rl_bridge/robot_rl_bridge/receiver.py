@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from robot_rl.contract import JointCommand
 from robot_rl_bridge.stamps import StampMapper
 
+ROWS = ("position", "velocity", "effort", "kp", "kd")
+"""What a joint command says of each joint, in this order."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandMessage:
@@ -22,7 +25,7 @@ class CommandMessage:
     sent_s: float
     time_to_live_s: float
     values: NDArray[np.float64]
-    """(5, n_joints) rows position, velocity, effort, kp, kd."""
+    """(5, n_joints), see ROWS."""
 
 
 class CommandReceiver:

@@ -82,6 +82,11 @@ def with_info(callback: Callable[[Any, dict[str, Any]], None]) -> Callable[..., 
     return adapted
 
 
+def subscribe_bytes(node: Node, kind: type, topic: str, callback: Callable[..., None], qos: QoSProfile) -> Any:
+    """A subscription whose callback is given each message as it came, in bytes; rclpy's types do not know of it."""
+    return node.create_subscription(kind, topic, callback, qos, raw=True)
+
+
 def hear_all(node: Node, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
     """Subscribe so that no publisher's QoS keeps its messages from us; each may come more than once.
 

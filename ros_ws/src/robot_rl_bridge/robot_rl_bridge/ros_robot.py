@@ -22,6 +22,7 @@ from robot_rl.errors import RobotRLError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.interface import Health
 from robot_rl_bridge import converters, ros_compat
+from robot_rl_bridge.cdr import Deserializer
 from robot_rl_bridge.converters import JointOrder, MessageError
 from robot_rl_bridge.outputs import COMMAND_TOPIC, CommandOutput
 from robot_rl_bridge.stamps import StampMapper
@@ -56,6 +57,7 @@ class RosRobot:
         self._order = JointOrder(spec.joint_names, extra_allowed=True)
         self._has_imu = "imu_quat_wxyz" in spec.state_fields
         self._watchdog = watchdog
+        self._read_joints, self._read_imu = Deserializer(JointState), Deserializer(Imu)
         self._subscriptions: list[Any] = []
         self._output: CommandOutput | None = None
         self._forget()
@@ -66,7 +68,6 @@ class RosRobot:
         self._imu: tuple[float, Array, Array, Array] | None = None
         self._state: NumpyState | None = None
         self._joint_stamps, self._imu_stamps = StampMapper(), StampMapper()
-        self._joints_arrived_s = self._imu_arrived_s = -math.inf
 
     def open(self) -> None:
         """Create publishers and subscriptions, so that they can match before `connect` asks whether they did."""
@@ -74,11 +75,10 @@ class RosRobot:
             return
         node = self._node
         self._forget()
-        self._subscriptions = [
-            node.create_subscription(JointState, STATE_TOPIC, self._on_joints, ros_compat.SENSOR_QOS)
-        ]
+        subscribe = ros_compat.subscribe_bytes
+        self._subscriptions = [subscribe(node, JointState, STATE_TOPIC, self._on_joints, ros_compat.SENSOR_QOS)]
         if self._has_imu:
-            self._subscriptions.append(node.create_subscription(Imu, IMU_TOPIC, self._on_imu, ros_compat.SENSOR_QOS))
+            self._subscriptions.append(subscribe(node, Imu, IMU_TOPIC, self._on_imu, ros_compat.SENSOR_QOS))
         if self._watchdog:
             heartbeat = node.create_subscription(Bool, PASSING_TOPIC, self._on_passing, ros_compat.COMMAND_QOS)
             self._subscriptions.append(heartbeat)
@@ -105,16 +105,14 @@ class RosRobot:
         return problems
 
     def read(self) -> NumpyState | None:
-        if self._state is None and self._joints is not None and (self._imu is not None or not self._has_imu):
-            stamp_s, pos, vel, effort = self._joints
+        if self._state is None and self._joints is not None and math.isfinite(self.stamp_s):
+            _, pos, vel, effort = self._joints
             fields: dict[str, Array] = {}
             if self._imu is not None:
-                # The older part dates the whole, so that the loss of either topic shows.
-                stamp_s = min(stamp_s, self._imu[0])
                 names = ("imu_quat_wxyz", "imu_ang_vel_b", "imu_lin_acc_b")
                 fields = {name: value[None] for name, value in zip(names, self._imu[1:], strict=True)}
             self._state = RobotState(
-                stamp_s=np.array([stamp_s]),
+                stamp_s=np.array([self.stamp_s]),
                 joint_pos=pos[None],
                 joint_vel=vel[None],
                 joint_effort=None if effort is None else effort[None],
@@ -123,9 +121,12 @@ class RosRobot:
         return self._state
 
     @property
-    def arrived_s(self) -> float:
-        """When the newest state was complete, on the monotonic clock; -inf before the first one."""
-        return min(self._joints_arrived_s, self._imu_arrived_s if self._has_imu else math.inf)
+    def stamp_s(self) -> float:
+        """When the newest state was measured, on the monotonic clock; -inf before the first one."""
+        if self._joints is None or (self._imu is None and self._has_imu):
+            return -math.inf
+        # The older part dates the whole, so that the loss of either topic shows.
+        return self._joints[0] if self._imu is None else min(self._joints[0], self._imu[0])
 
     def write(self, command: JointCommand) -> JointCommand:
         """Publish, unless it has expired. Raises MessageError for a command that no robot should get."""
@@ -166,25 +167,27 @@ class RosRobot:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _on_joints(self, message: JointState) -> None:
+    def _on_joints(self, data: bytes) -> None:
         now = time.monotonic()
-        stamp_s = self._joint_stamps.map(converters.stamp_of(message), now)
         try:
+            message = self._read_joints(data)
+            stamp_s = self._joint_stamps.map(converters.stamp_of(message), now)
             if stamp_s is None:
                 raise MessageError("stamp is not newer than the last one")
             self._joints = (stamp_s, *converters.decode_joint_state(message, self._order))
-            self._state, self._joints_arrived_s = None, now
+            self._state = None
         except MessageError as error:
             self.reject(STATE_TOPIC, error)
 
-    def _on_imu(self, message: Imu) -> None:
+    def _on_imu(self, data: bytes) -> None:
         now = time.monotonic()
-        stamp_s = self._imu_stamps.map(converters.stamp_of(message), now)
         try:
+            message = self._read_imu(data)
+            stamp_s = self._imu_stamps.map(converters.stamp_of(message), now)
             if stamp_s is None:
                 raise MessageError("stamp is not newer than the last one")
             self._imu = (stamp_s, *converters.decode_imu(message))
-            self._state, self._imu_arrived_s = None, now
+            self._state = None
         except MessageError as error:
             self.reject(IMU_TOPIC, error)
 

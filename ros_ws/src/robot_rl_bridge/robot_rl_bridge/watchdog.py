@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from robot_rl.contract import ActionSpec, Contract, JointCommand, TensorSpec
 from robot_rl.robots import RobotSpec, SafetyProfile
 from robot_rl.runtime.limits import SafetyLimits
-from robot_rl_bridge.receiver import CommandMessage, CommandReceiver
+from robot_rl_bridge.receiver import ROWS, CommandMessage, CommandReceiver
 
 FEED_TICKS = 3
 """Loop periods without a usable command after which the robot is damped."""
@@ -65,7 +65,10 @@ class Watchdog:
         self._feed_s = feed_ticks * period_s
         self._fed_s = self._expires_s = -math.inf
         self._names = robot.joint_names
-        self._max_effort = np.array([j.effort_limit_nm for j in robot.joints])
+        limits, zero = self.limits, np.zeros(len(robot.joints))
+        effort, kd = np.array([j.effort_limit_nm for j in robot.joints]), np.maximum(limits.kd, limits.damping_kd)
+        self._high = np.array((limits.soft_upper, limits.vel_trip, effort, limits.kp, kd))
+        self._low = np.array((limits.soft_lower, -limits.vel_trip, -effort, zero, zero))
 
     @property
     def passing(self) -> bool:
@@ -93,7 +96,7 @@ class Watchdog:
         if command is None:
             return None
         self._fed_s = now_s
-        if problem := self._excess(command):
+        if problem := self._excess(message.values):
             self._trip(Trip.LIMIT, problem, now_s)
         elif not self.passing and self.trip != Trip.ESTOP and torque_free(command):
             self.trip, self.reason = Trip.NONE, ""
@@ -132,24 +135,17 @@ class Watchdog:
             self.trip, self.reason, self.tripped_s = trip, reason, now_s
             self.trips[trip.value] += 1
 
-    def _excess(self, command: JointCommand) -> str:
-        """What of the command no robot of this kind may get, in words; empty if nothing."""
-        limits = self.limits
+    def _excess(self, values: Array) -> str:
+        """What of a command, (5, n_joints), no robot of this kind may get, in words; empty if nothing."""
+        excess = np.maximum(values - self._high, self._low - values)
         # Where there is no stiffness the position has no effect.
-        low = np.where(command.kp > 0, limits.soft_lower - command.position, -1.0)
-        high = np.where(command.kp > 0, command.position - limits.soft_upper, -1.0)
-        excesses = {
-            "position": np.maximum(low, high),
-            "velocity": np.abs(command.velocity) - limits.vel_trip,
-            "effort": np.abs(command.effort) - self._max_effort,
-            "kp": command.kp - limits.kp,
-            "kd": command.kd - np.maximum(limits.kd, limits.damping_kd),
-        }
-        for name, excess in excesses.items():
-            if (worst := int(excess.argmax())) >= 0 and excess[worst] > _ROUNDING:
-                value = getattr(command, name)[worst]
-                return f"{self._names[worst]}: {name} {value:.4g} is {excess[worst]:.4g} beyond its limit"
-        return ""
+        excess[0] *= values[3] > 0.0
+        if excess.max() <= _ROUNDING:
+            return ""
+        row = int((excess > _ROUNDING).any(axis=1).argmax())
+        joint = int(excess[row].argmax())
+        beyond = excess[row, joint]
+        return f"{self._names[joint]}: {ROWS[row]} {values[row, joint]:.4g} is {beyond:.4g} beyond its limit"
 
 
 def torque_free(command: JointCommand) -> bool:

@@ -27,6 +27,7 @@ from robot_rl.runtime.interface import MonotonicClock
 from robot_rl.runtime.loop import damp_out
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
 from robot_rl_bridge import converters, ros_compat
+from robot_rl_bridge.cdr import Deserializer
 from robot_rl_bridge.converters import MessageError
 from robot_rl_bridge.outputs import FORMS, make_output
 from robot_rl_bridge.ros_compat import ParameterSpec
@@ -40,6 +41,9 @@ ESTOP_TOPIC = "estop"
 STATUS_PERIOD_S = 0.1
 RIVAL_PERIOD_S = 1.0
 """How often to look for others that send to the robot."""
+
+_NO_COMMAND = Float64MultiArray()
+"""In place of bytes that are no message at all."""
 
 PARAMETERS = (
     ParameterSpec("robot", "leap_hand", "Robot that the commands lead to.", choices=robot_names()),
@@ -78,8 +82,9 @@ class WatchdogNode(Node):
         self._next_damping_s = self._next_heartbeat_s = self._next_status_s = self._next_rival_s = 0.0
         self._passing = self.create_publisher(Bool, "~/passing", ros_compat.COMMAND_QOS)
         self._status = self.create_publisher(DiagnosticArray, STATUS_TOPIC, ros_compat.STATUS_QOS)
-        callback: Any = ros_compat.with_info(self._on_command)
-        self.create_subscription(Float64MultiArray, INPUT_TOPIC, callback, ros_compat.COMMAND_QOS)
+        self._read = Deserializer(Float64MultiArray)
+        on_command = ros_compat.with_info(self._on_command)
+        ros_compat.subscribe_bytes(self, Float64MultiArray, INPUT_TOPIC, on_command, ros_compat.COMMAND_QOS)
         ros_compat.hear_all(self, Bool, ESTOP_TOPIC, self._on_estop)
         self.create_service(Trigger, "~/estop", self._on_estop_service)
         self.create_service(Trigger, "~/reset", self._on_reset_service)
@@ -152,8 +157,12 @@ class WatchdogNode(Node):
             print(f"{self.get_name()}: {watchdog.trip.value} {watchdog.reason}".rstrip(), flush=True)
             self.publish_status()
 
-    def _on_command(self, message: Float64MultiArray, info: dict[str, Any]) -> None:
+    def _on_command(self, data: bytes, info: dict[str, Any]) -> None:
         now = time.monotonic()
+        try:
+            message = self._read(data)
+        except MessageError:
+            message = _NO_COMMAND
         if not self.watchdog.admits(_sender(message, info), now):
             return
         try:
