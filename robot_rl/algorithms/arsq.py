@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.mlp import ACTIVATIONS, Activation, Layer, MLPStack
@@ -68,6 +70,9 @@ class ARSQConfig:
     demonstrated bin leads by 1; +1 does nothing until another leads by 1."""
     time_limit: Literal["bootstrap", "terminal"] = "bootstrap"
     """At a time limit, bootstrap from the true last observation, or treat it as the end of the MDP."""
+    compile: bool = False
+    """Fuse the update with torch.compile: 1.4 times as fast where networks are small, little where they are large, after
+    half a minute; needs a C++ compiler."""
     normalize_obs: bool = False
     """Standardise observations with their running mean and deviation; exported with the actor."""
 
@@ -239,17 +244,21 @@ class ARSQ:
         self.choices_per_action = config.levels * action_dim
         self.normalizer = make_normalizer(config.normalize_obs, obs_dim).to(device)
         outputs = self.choices_per_action * config.bins
+        # Copies of a row that know different prefixes; choices that know the same share one.
+        self.copies = {"prefix": self.choices_per_action, "level": config.levels, "none": 1}[config.conditioning]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            advantage = MLPStack(2, obs_dim + action_dim, config.hidden, outputs, config.activation)
+            advantage = MLPStack(2, obs_dim + action_dim, config.hidden, outputs, config.activation, heads=self.copies)
             value = MLPStack(2, obs_dim, config.hidden, 1, config.activation)
             for stack in (advantage, value):
                 _init_orthogonal(stack)
         self.advantage, self.value = advantage.to(device), value.to(device)
         self.value_target = deepcopy(self.value).requires_grad_(False)
         self.generator = torch.Generator(device).manual_seed(seed)
-        parameters = [self.advantage.flat, self.value.flat]
-        self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
+        self.advantage_optimizer, self.value_optimizer = Adam(self.advantage.flat), Adam(self.value.flat)
+        self._lr = torch.zeros((), device=device)
+        if config.compile:
+            self._update = compiled(self._update, self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
@@ -265,46 +274,66 @@ class ARSQ:
 
     def evaluate(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of normalised obs (n, obs_dim) and action (n, D): V (2, n), A of every bin (2, n, L * D, B), and the choices
-        (n, L * D) that are the action. One pass over copies of each row, one for each prefix: L * D, or L with
-        conditioning "level", or 1 with "none"."""
-        config, n, k = self.config, obs.shape[0], self.choices_per_action
-        choices = encode(action, config.levels, config.bins)
-        # Neighbouring choices that know the same are read off one copy.
-        alike = {"prefix": 1, "level": self.action_dim, "none": k}[config.conditioning]
-        copies = k // alike
-        known = prefixes(choices, config.bins, config.conditioning)[:, ::alike]
-        rows = torch.cat((obs.unsqueeze(1).expand(-1, copies, -1), known), dim=-1).flatten(0, 1)
-        heads = self.advantage(rows).view(2, n, copies, copies, alike * config.bins)
-        u = heads.diagonal(dim1=2, dim2=3).mT.reshape(2, n, k, config.bins)  # copy i reads its own heads
-        return self.value(obs).squeeze(-1), normalize_advantage(u, config.alpha), choices.flatten(1)
+        (n, L * D) that are the action."""
+        rows, choices = self._rows(obs, action)
+        return self.value(obs).squeeze(-1), self._advantages(self.advantage(rows)), choices
 
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
         """One gradient step of all networks, of `learning_rate` times `lr_scale`, and of the targets; returns scalars
         named by `metrics`."""
+        self._lr.fill_(self.config.learning_rate * lr_scale)
+        return dict(zip(self.metrics, self._update(batch), strict=True))
+
+    @torch.no_grad()
+    def _update(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What is compiled. The loss is differentiated down to the networks' outputs; the networks know the rest."""
         config = self.config
         obs, next_obs = (self.normalizer(rows[:, : self.obs_dim]) for rows in (batch.obs, batch.next_obs))
         ended = batch.terminated if config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = config.gamma if batch.discount is None else batch.discount
-        with torch.no_grad():
-            target = soft_target(batch.reward, ended, self.value_target(next_obs).squeeze(-1), discount)
+        target = soft_target(batch.reward, ended, self.value_target.run(next_obs)[0].squeeze(-1), discount)
 
-        value, advantage, choices = self.evaluate(obs, batch.action)
-        choices = choices.expand(2, -1, -1)
-        q = value + advantage.gather(-1, choices.unsqueeze(-1)).squeeze(-1).sum(-1)
-        loss_rl = rl_loss(q, target, batch.weight)
+        rows, choices = self._rows(obs, batch.action)
+        (out, tape), (value, value_tape) = self.advantage.run(rows), self.value.run(obs)
+        gradients, metrics = torch.func.grad(self._loss, argnums=(0, 1), has_aux=True)(
+            out, value, choices.expand(2, -1, -1), target, batch.demonstration, batch.weight
+        )
+        self.advantage_optimizer.step(self.advantage.flat, self.advantage.gradient(tape, gradients[0]), self._lr)
+        self.value_optimizer.step(self.value.flat, self.value.gradient(value_tape, gradients[1]), self._lr)
+        self.value_target.flat.lerp_(self.value.flat, config.tau)
+        return *metrics, value.mean(), target.mean()
+
+    def _loss(
+        self,
+        out: Tensor,
+        value: Tensor,
+        choices: Tensor,
+        target: Tensor,
+        demonstration: Tensor | None,
+        weight: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Of the networks' outputs: the loss, and its two parts and the mean Q."""
+        config, advantage = self.config, self._advantages(out)
+        q = value.squeeze(-1) + advantage.gather(-1, choices.unsqueeze(-1)).squeeze(-1).sum(-1)
+        loss_rl = rl_loss(q, target, weight)
         loss_bc = torch.zeros_like(loss_rl)
-        if batch.demonstration is not None and config.bc_weight > 0:
+        if demonstration is not None and config.bc_weight > 0:
             violation = bc_violation(advantage, choices, config.bc_loss, config.bc_clamp)
-            loss_bc = bc_loss(violation, batch.demonstration, batch.weight)
+            loss_bc = bc_loss(violation, demonstration, weight)
+        return config.rl_weight * loss_rl + config.bc_weight * loss_bc, (loss_rl, loss_bc, q.mean())
 
-        self.optimizer.param_groups[0]["lr"] = config.learning_rate * lr_scale
-        self.optimizer.zero_grad()
-        (config.rl_weight * loss_rl + config.bc_weight * loss_bc).backward()
-        self.optimizer.step()
-        with torch.no_grad():
-            self.value_target.flat.lerp_(self.value.flat, config.tau)
-            values = (loss_rl, loss_bc, q.mean(), value.mean(), target.mean())
-        return {name: scalar.detach() for name, scalar in zip(self.metrics, values, strict=True)}
+    def _rows(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Input of the advantage networks (copies * n, obs_dim + D), one block of rows for each prefix and so for each
+        head, and the choices (n, L * D)."""
+        choices = encode(action, self.config.levels, self.config.bins)
+        alike = self.choices_per_action // self.copies
+        known = prefixes(choices, self.config.bins, self.config.conditioning)[:, ::alike].transpose(0, 1)
+        return torch.cat((obs.expand(self.copies, -1, -1), known), dim=-1).flatten(0, 1), choices.flatten(1)
+
+    def _advantages(self, out: Tensor) -> Tensor:
+        """A (2, n, L * D, B), from the output of the advantage networks (2, copies * n, bins of the choices alike)."""
+        u = out.unflatten(1, (self.copies, -1)).unflatten(-1, (-1, self.config.bins))
+        return normalize_advantage(u.transpose(1, 2).flatten(2, 3), self.config.alpha)
 
     def actor(self) -> SequentialActor:
         """The deterministic policy for export: normalised obs (n, obs_dim) -> action (n, action_dim) in (-1, 1)."""
@@ -326,7 +355,8 @@ class ARSQ:
             "advantage": self.advantage,
             "value": self.value,
             "value_target": self.value_target,
-            "optimizer": self.optimizer,
+            "advantage_optimizer": self.advantage_optimizer,
+            "value_optimizer": self.value_optimizer,
             "generator": self.generator,
         }
 

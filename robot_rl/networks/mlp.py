@@ -80,11 +80,16 @@ class MLPStack(nn.Module):
         activation: Activation = "relu",
         layer_norm: bool = False,
         dtype: torch.dtype | None = None,
+        heads: int = 1,
     ) -> None:
         """`dtype` is that of the hidden layers' products in `run` and its gradients, if not that of the parameters. The
-        last layer (values of hundreds need more digits than bfloat16 has), normalisations and `forward` keep to it."""
+        last layer (values of hundreds need more digits than bfloat16 has), normalisations and `forward` keep to it.
+
+        With several heads, a batch is as many blocks of rows, and block i gets the i-th share of the outputs alone:
+        wherever outputs are said to be (n, batch, out_dim), they are (n, batch, out_dim / heads).
+        """
         super().__init__()
-        self.n = n
+        self.n, self.heads = n, heads
         self.activation: Activation = activation
         self.dtype = dtype
         sizes = (in_dim, *hidden, out_dim)
@@ -107,6 +112,15 @@ class MLPStack(nn.Module):
         """Views of a vector laid out as `flat`."""
         parts = iter(flat.split(self._sizes))
         return [Layer(*(next(parts).view(shape) for shape in shapes)) for shapes in self.shapes]
+
+    def by_head(self, last: Layer) -> Layer:
+        """The last layer of n networks as that of n * heads networks, each with one head."""
+        shares = (part.unflatten(-1, (self.heads, -1)).movedim(-2, 1) for part in (last.weight, last.bias))
+        return Layer(*(share.flatten(0, 1) for share in shares))
+
+    def join_heads(self, share: Tensor) -> Tensor:
+        """Undo `by_head` for a parameter's gradient."""
+        return share.unflatten(0, (self.n, self.heads)).movedim(1, -2).flatten(-2)
 
     def forward(self, x: Tensor, then: Tensor | None = None, frozen: bool = False) -> Tensor:
         """x (batch, in_dim) -> (n, batch, out_dim). Gradients flow to the parameters unless `frozen`, and never to x.
@@ -149,13 +163,14 @@ class MLPStack(nn.Module):
             h = function(z)
             inputs.append(h)
             kept.append(h if keeps_output else z)
-        h = h.to(flat.dtype)
+        last = self.by_head(last)
+        h = inputs[-1] = h.to(flat.dtype).reshape(len(last.weight), -1, h.shape[-1])
         if last.weight.shape[-1] == 1:
             # A product and a sum are several times faster than a batched matrix product with one column.
             out = (h * last.weight.mT).sum(-1, keepdim=True) + last.bias
         else:
             out = torch.baddbmm(last.bias, h, last.weight)
-        return out, (*inputs, *kept, *norms)
+        return out.view(-1, len(x), out.shape[-1]), (*inputs, *kept, *norms)
 
     def gradient(self, tape: Tape, gradient: Tensor) -> Tensor:
         """Of the parameters, laid out as `flat`, from that of the output (n, batch, out_dim) of the `run`."""
@@ -209,22 +224,23 @@ def _backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the parameters, if wanted, and of the last `then_dim` inputs, summed over the networks."""
     dtype = tape[0].dtype
-    layers = [*stack.layers(flat.to(dtype))[:-1], stack.layers(flat)[-1]]
+    layers = [*stack.layers(flat.to(dtype))[:-1], stack.by_head(stack.layers(flat)[-1])]
     depths = len(layers)
     inputs, kept, norms = tape[:depths], tape[depths : 2 * depths - 1], tape[2 * depths - 1 :]
     derivative = _RULES[stack.activation][1]
     gradients: list[Tensor] = []
-    # Sums over the batch, as a product with ones: compiled, a sum down columns is several times slower.
-    ones = gradient.new_ones(gradient.shape[0], 1, gradient.shape[1])
-    g = gradient
+    g = gradient.reshape(len(layers[-1].weight), -1, gradient.shape[-1])
     for depth in range(depths - 1, -1, -1):
         if parameters:
-            gradients[:0] = (torch.bmm(inputs[depth].mT.to(g.dtype), g), torch.bmm(ones.to(g.dtype), g))
+            # Sums over the batch, as a product with ones: compiled, a sum down columns is several times slower.
+            ones = g.new_ones(g.shape[0], 1, g.shape[1])
+            own = (torch.bmm(inputs[depth].mT.to(g.dtype), g), torch.bmm(ones, g))
+            gradients[:0] = map(stack.join_heads, own) if depth == depths - 1 else own
         if depth == 0:
             break
         weight = layers[depth].weight
         g = g * weight.mT if weight.shape[-1] == 1 else torch.bmm(g, weight.mT)
-        g = derivative(g.to(dtype), kept[depth - 1])
+        g = derivative(g.to(dtype).view_as(kept[depth - 1]), kept[depth - 1])
         scale = layers[depth - 1].scale
         if scale is not None:
             z, normed, mean, rstd = norms[4 * (depth - 1) : 4 * depth]
@@ -235,5 +251,7 @@ def _backward(
                 g * scale, z, z.shape[-1:], mean, rstd, None, None, [True, False, False]
             )[0].to(dtype)
     flat_gradient = torch.cat([part.reshape(-1).to(flat.dtype) for part in gradients]) if parameters else None
-    then_gradient = torch.bmm(g, layers[0].weight[:, -then_dim:].mT).to(flat.dtype).sum(0) if then_dim else None
-    return flat_gradient, then_gradient
+    if not then_dim:
+        return flat_gradient, None
+    then_gradient = torch.bmm(g, layers[0].weight[:, -then_dim:].mT).to(flat.dtype)
+    return flat_gradient, then_gradient.view(stack.n, -1, then_dim).sum(0)

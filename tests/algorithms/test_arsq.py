@@ -1,5 +1,6 @@
 """ARSQ against independent truths: sums over the whole action grid, and numbers worked out by hand."""
 
+import dataclasses
 import itertools
 import math
 
@@ -22,6 +23,8 @@ from robot_rl.algorithms.arsq import (
     rl_loss,
     soft_target,
 )
+from robot_rl.algorithms.arsq import bc_loss as bc_loss_of
+from robot_rl.algorithms.compiling import compiler_found
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.replay.ring_buffer import Batch
 
@@ -208,6 +211,46 @@ def test_losses_equal_a_loop_over_prefixes_and_ordinary_layers(conditioning):
     metrics = arsq.update(batch)
     assert metrics["rl_loss"].item() == pytest.approx(expected_rl.item(), rel=1e-4)
     assert metrics["bc_loss"].item() == pytest.approx(expected_bc.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("bc_loss", ["margin", "cql"])
+@pytest.mark.parametrize("conditioning", ["prefix", "level", "none"])
+def test_the_step_is_adam_s_along_the_gradient_of_the_losses(conditioning, bc_loss):
+    """Autograd through `evaluate`, which knows no other way to the parameters, and torch's own Adam."""
+    config = ARSQConfig(levels=2, bins=3, alpha=0.2, conditioning=conditioning, bc_loss=bc_loss, **SMALL)
+    arsq, other = (spread(ARSQ(config, OBS, ACT)) for _ in range(2))
+    optimizer = torch.optim.Adam([other.advantage.flat, other.value.flat], lr=0.5 * config.learning_rate)
+    demonstration, weight = (torch.arange(BATCH) % 2).float(), torch.rand(BATCH)
+    for i in range(3):
+        batch = dataclasses.replace(make_batch(i, demonstration=demonstration), weight=weight)
+        with torch.no_grad():
+            target = soft_target(batch.reward, batch.terminated, other.value_target(batch.next_obs)[..., 0], 0.99)
+        value, advantage, choices = other.evaluate(batch.obs, batch.action)
+        taken = advantage.gather(-1, choices.expand(2, -1, -1).unsqueeze(-1)).squeeze(-1)
+        violation = bc_violation(advantage, choices.expand(2, -1, -1), bc_loss, config.bc_clamp)
+        cloning = config.bc_weight * bc_loss_of(violation, demonstration, weight)
+        optimizer.zero_grad()
+        (rl_loss(value + taken.sum(-1), target, weight) + cloning).backward()
+        optimizer.step()
+        other.value_target.flat.lerp_(other.value.flat.detach(), config.tau)
+        arsq.update(batch, lr_scale=0.5)
+    for mine, theirs in ((arsq.advantage, other.advantage), (arsq.value, other.value)):
+        torch.testing.assert_close(mine.flat, theirs.flat, atol=2e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not compiler_found(), reason="no C++ compiler")
+def test_compiled_updates_equal_plain_ones():
+    config = ARSQConfig(**SMALL)
+    plain, compiled = ARSQ(config, OBS, ACT), ARSQ(dataclasses.replace(config, compile=True), OBS, ACT)
+    demonstration = (torch.arange(BATCH) % 2).float()
+    for i in range(6):
+        batch = make_batch(i, demonstration=demonstration)
+        one, two = plain.update(batch, 1 - i / 6), compiled.update(batch, 1 - i / 6)
+        for name in plain.metrics:
+            assert one[name].item() == pytest.approx(two[name].item(), rel=1e-4, abs=1e-5), name
+    assert (plain.advantage.flat - compiled.advantage.flat).abs().mean() < 0.02 * 6 * config.learning_rate
+    assert (plain.value.flat - compiled.value.flat).abs().mean() < 0.02 * 6 * config.learning_rate
 
 
 def test_without_demonstrations_the_cloning_loss_is_zero():

@@ -65,6 +65,30 @@ def test_values_and_gradients_equal_those_of_ordinary_layers(activation, n, out_
     torch.testing.assert_close(then.grad, then_gradient)
 
 
+@pytest.mark.parametrize("hidden", [(), (16, 8)])
+@pytest.mark.parametrize(("heads", "share"), [(2, 1), (3, 4)])
+def test_each_head_sees_its_block_of_rows_alone(heads, share, hidden):
+    torch.manual_seed(0)
+    stack = MLPStack(2, 5, hidden, heads * share, heads=heads).double()
+    x = torch.randn(heads * 6, 3, dtype=torch.float64)
+    then = torch.randn(heads * 6, 2, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, heads * 6, share, dtype=torch.float64)
+    out = stack(x, then)
+    (out * weights).sum().backward()
+    then_gradient = torch.zeros_like(then)
+    for index in range(2):
+        network, same_then = plain(stack, index), then.detach().clone().requires_grad_()
+        every = network(torch.cat((x, same_then), -1)).view(heads, 6, heads, share)
+        expected = torch.cat([every[i, :, i] for i in range(heads)])
+        torch.testing.assert_close(out[index], expected)
+        (expected * weights[index]).sum().backward()
+        then_gradient += same_then.grad
+        for layer, linear in zip(stack.layers(stack.flat.grad), network[::2], strict=True):
+            torch.testing.assert_close(layer.weight[index].T, linear.weight.grad)
+            torch.testing.assert_close(layer.bias[index, 0], linear.bias.grad)
+    torch.testing.assert_close(then.grad, then_gradient)
+
+
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradients_equal_finite_differences(activation, layer_norm):
