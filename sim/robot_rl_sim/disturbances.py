@@ -10,8 +10,10 @@ from torch import Tensor
 
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec
-from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.draws import Draws, Range, between
+
+PUSH_DRAWS = 3
+"""Numbers that decide on one push and on when the next one comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +39,22 @@ class Pushes:
         self.state = {"countdown": torch.zeros(num_worlds, dtype=torch.int64, device=device)}
 
     def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
-        self.state["countdown"][worlds] = self._intervals(len(worlds), generator)
+        drawn = torch.rand(len(worlds), generator=generator, device=worlds.device)
+        self.state["countdown"][worlds] = self._intervals(drawn)
 
-    def apply(self, sim: BatchSim, generator: torch.Generator) -> None:
-        """Count down, and push the worlds that are due."""
+    def kick(self, drawn: Tensor) -> Tensor:
+        """Count down; returns what the base's horizontal velocity changes by (n, 2) m/s, zero where no push is due. All
+        that is left to chance is in `drawn` (n, PUSH_DRAWS), in [0, 1)."""
         countdown = self.state["countdown"]
-        countdown -= 1
-        due = (countdown == 0).nonzero().squeeze(-1)
-        if len(due) == 0:
-            return
-        heading, speed = torch.rand(2, len(due), generator=generator, device=due.device)
-        heading = 2 * math.pi * heading
+        due = countdown == 1
+        countdown.copy_(torch.where(due, self._intervals(drawn[:, 2]), countdown - 1))
         low, high = self.config.speed_m_s
-        speed = low + (high - low) * speed
-        sim.qvel[due, :2] += torch.stack((speed * heading.cos(), speed * heading.sin()), -1).to(sim.qvel.dtype)
-        countdown[due] = self._intervals(len(due), generator)
+        heading, speed = 2 * math.pi * drawn[:, 0], low + (high - low) * drawn[:, 1]
+        return due.unsqueeze(-1) * torch.stack((speed * heading.cos(), speed * heading.sin()), -1)
 
-    def _intervals(self, n: int, generator: torch.Generator) -> Tensor:
+    def _intervals(self, drawn: Tensor) -> Tensor:
         low, high = self.config.interval_steps
-        return torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
+        return low + ((high + 1 - low) * drawn).long()
 
 
 class ActionLatency:
@@ -102,7 +101,7 @@ class ActionLatency:
         `offset` (n, n_joints) comes on top of whatever target is in force, without delay.
         """
         targets = torch.cat((target.unsqueeze(1), self.state["targets"]), 1)
-        self.state["targets"] = targets[:, :-1].contiguous()
+        self.state["targets"].copy_(targets[:, :-1])
         if offset is not None:
             targets = targets + offset.unsqueeze(1)
         rows = self.state["row"]
@@ -117,8 +116,6 @@ class TorqueNoise:
         offset = [share * j.effort_limit_nm / j.kp_nm_rad for j in robot.joints]
         self._offset = torch.tensor(offset, device=device)
 
-    def draw(self, num_worlds: int, generator: torch.Generator) -> Tensor:
-        """(num_worlds, n_joints) rad, to be added to the targets of one control period."""
-        shape = (num_worlds, len(self._offset))
-        drawn = torch.empty(shape, device=self._offset.device).uniform_(-1, 1, generator=generator)
-        return drawn.mul_(self._offset)
+    def offset(self, drawn: Tensor) -> Tensor:
+        """(n, n_joints) rad, to be added to the targets of one control period, by `drawn` (n, n_joints) in [0, 1)."""
+        return (2 * drawn - 1) * self._offset

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -21,13 +20,14 @@ from robot_rl.contract import EpisodeSpec, RobotState
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
-from robot_rl_sim.disturbances import ActionLatency, PushConfig, Pushes, TorqueNoise
+from robot_rl_sim.disturbances import PUSH_DRAWS, ActionLatency, PushConfig, Pushes, TorqueNoise
 from robot_rl_sim.divergence import Divergence, Origin, record, write
 from robot_rl_sim.draws import Draws
+from robot_rl_sim.kernel import Kernel
 from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.randomizer import Randomizer
-from robot_rl_sim.sensors import Chance, Sensors
+from robot_rl_sim.sensors import Sensors
 from robot_rl_sim.target_filter import TargetFilter
 
 if TYPE_CHECKING:
@@ -47,21 +47,6 @@ def _one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judgement:
-    """What a step was worth and what is seen after it, of all worlds, before any new episode; see robot_rl.env.Step."""
-
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    info: dict[str, Tensor]
-    inputs: dict[str, Tensor]
-    obs: Tensor
-    privileged: Tensor
-    checksum: Tensor
-    """Finite, unless a reward or an observation is not."""
 
 
 class SimVecEnv:
@@ -109,7 +94,8 @@ class SimVecEnv:
         self._privileged: Tensor | None = None
         """Of the present states, where they were computed already."""
         self._trace = sim.trace() if self._sensors.late else None
-        self._judge = self._judged
+        self._decide: Callable[..., dict[str, Tensor]] = self._decided
+        self._judge: Callable[..., dict[str, Tensor]] = self._judged
         self._filter: TargetFilter | None = None
         self.reset()
 
@@ -137,6 +123,8 @@ class SimVecEnv:
             pushes = PushConfig(config.push_speed_m_s, config.push_interval_steps or PushConfig().interval_steps)
         self._pushes = Pushes(pushes, n, device) if pushes else None
         self.draws.allocate(n, device)
+        joints, outcome = self.action_dim if share else 0, mdp.outcome_draws
+        self._chance_widths = (outcome, joints, PUSH_DRAWS if pushes else 0)
         self.mirror = mdp.mirror
         self.privileged_dim = mdp.privileged_dim
         if config.privileged:
@@ -163,34 +151,31 @@ class SimVecEnv:
         """
         if not isfinite(action.sum().item()):
             _check_finite("action", action)
-        action = action.clamp(-1.0, 1.0)
-        target = self.policy_io.decode(action, self._inputs["last_target"])
-        if self._filter:
-            now = self.sim.joint_pos.float(), self.sim.joint_vel.float()
-            target = self._filter.apply(target, self._inputs["last_target"], *now)
+        drawn, noise = self._draw(), self._sensors.draw(self.num_envs, self._generator)
+        decision = self._decide(action, drawn)
         if self._pushes:
-            self._pushes.apply(self.sim, self._generator)
-        diverged = self._advance(self._servo_targets(target))
-        drawn = torch.rand(self.num_envs, self.mdp.outcome_draws, generator=self._generator, device=self.device)
-        chance = self._sensors.draw(self.num_envs, self._generator)
-        j = self._judge(action, target, diverged, drawn, chance)
-        if not isfinite(j.checksum.item()):
-            for name, value in j.info.items():
+            self.sim.qvel.copy_(decision["qvel"])
+        diverged = self._advance(decision["ctrl"], decision["qpos"], decision["qvel"])
+        info = self._judge(decision["action"], decision["target"], diverged, drawn, noise)
+        obs, reward, terminated, truncated = (info.pop(name) for name in ("obs", "reward", "terminated", "truncated"))
+        privileged = self._privileged = info.pop("privileged")
+        if not isfinite(info.pop("checksum").item()):
+            for name, value in info.items():
                 if name.startswith("reward/"):
                     _check_finite(name, value)
-            self._check_obs(j.obs)
-        self._inputs, self._obs, self._privileged = j.inputs, j.obs, j.privileged
-        ended = (j.terminated | j.truncated).nonzero().squeeze(-1)
+            self._check_obs(obs)
+        ended = (terminated | truncated).nonzero().squeeze(-1)
         if len(ended):
             self._start(ended)
-        return Step(
-            self._obs.clone(), j.reward, j.terminated, j.truncated, j.obs.clone(), j.info,
-            j.privileged.clone() if self.privileged_dim else None,
-        )  # fmt: skip
+        privileged = privileged.clone() if self.privileged_dim else None
+        return Step(self._obs.clone(), reward, terminated, truncated, obs, info, privileged)
 
     def compile(self) -> None:
         """See robot_rl.env.CompilableVecEnv."""
-        self._judge = compiled(self._judged, self.device)
+        if self.device.type == "cpu":
+            self._decide, self._judge = Kernel(self._decided), Kernel(self._judged)
+        else:
+            self._decide, self._judge = compiled(self._decided, self.device), compiled(self._judged, self.device)
 
     def limit_targets(self, low_pass_hz: float | None = None) -> None:
         """See robot_rl.env.LimitedVecEnv."""
@@ -207,13 +192,34 @@ class SimVecEnv:
         own = self.mdp.privileged(self.sim)
         return torch.cat((own, self.draws.values), -1) if self.randomization.privileged else own
 
-    def _judged(self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor, chance: Chance) -> _Judgement:
+    def _draw(self) -> Tensor:
+        """All that is left to chance in a step but for what sensors read (n, sum of _chance_widths), in [0, 1)."""
+        return torch.rand(self.num_envs, sum(self._chance_widths), generator=self._generator, device=self.device)
+
+    def _decided(self, action: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        """From actions to servos: all before physics, without chance. With `_judged`, what `compile` compiles. State
+        that lasts is written in place, as a Kernel wants it."""
+        sim, last_target = self.sim, self._inputs["last_target"]
+        action = action.clamp(-1.0, 1.0)
+        target = self.policy_io.decode(action, last_target)
+        if self._filter:
+            target = self._filter.apply(target, last_target, sim.joint_pos.float(), sim.joint_vel.float())
+        qvel = sim.qvel.clone()
+        if self._pushes:
+            qvel[:, :2] += self._pushes.kick(drawn.split(self._chance_widths, 1)[2])
+        ctrl = self._servo_targets(target, drawn).to(sim.qpos.dtype)
+        return {"action": action, "target": target, "ctrl": ctrl, "qpos": sim.qpos.clone(), "qvel": qvel}
+
+    def _judged(
+        self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor, noise: Tensor
+    ) -> dict[str, Tensor]:
         """What the step that physics made was worth, and what is seen after it: all between physics and the start of
-        new episodes, without chance. This is what `compile` compiles."""
+        new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `checksum`
+        that is finite unless a reward or an observation is not."""
         if self._trace is not None:
             self._sensors.update(self._trace)
         self._steps += 1
-        outcome = self.mdp.outcome(self._transition(action), drawn)
+        outcome = self.mdp.outcome(self._transition(action), drawn.split(self._chance_widths, 1)[0])
         reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
         terminated, alive = outcome.terminated, ~outcome.terminated
         truncated = ((self._steps >= self.max_episode_steps) | diverged) & alive
@@ -230,11 +236,13 @@ class SimVecEnv:
         if outcome.command is not None:
             inputs["command"] = outcome.command
         inputs |= self.policy_io.next_memory(inputs, self._obs, action, target)
-        inputs |= self.policy_io.state_inputs(self._sensors.reading(chance))
+        inputs |= self.policy_io.state_inputs(self._sensors.reading(noise))
         obs = self.policy_io.encode(inputs)
-        checksum = reward.sum() + obs.sum()
-        privileged = self._compute_privileged()
-        return _Judgement(reward, terminated, truncated, info, inputs, obs, privileged, checksum)
+        for name, value in inputs.items():
+            self._inputs[name].copy_(value)
+        self._obs.copy_(obs)
+        step = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
+        return info | step | {"privileged": self._compute_privileged(), "checksum": reward.sum() + obs.sum()}
 
     def policy_inputs(self) -> dict[str, Tensor]:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
@@ -245,8 +253,8 @@ class SimVecEnv:
         something else; returns obs (n_envs, obs_dim). Raises EnvError where the task takes none."""
         if "command" not in self._inputs:
             raise EnvError(f"the task of robot {self.mdp.robot.name!r} takes no command")
-        self._inputs["command"] = command.to(self._inputs["command"]).expand_as(self._inputs["command"]).clone()
-        self._obs = self._encode(self._inputs)
+        self._inputs["command"].copy_(command)
+        self._obs.copy_(self._encode(self._inputs))
         return self._obs.clone()
 
     def measure(self) -> RobotState[Tensor]:
@@ -265,7 +273,7 @@ class SimVecEnv:
     def drive(self, target: Tensor) -> Tensor:
         """Physics for one control period towards joint targets (n, n_joints), rad, with the errors of the episodes' own
         servos, but without the task: no pushes, no reward, no new episodes. Returns which worlds failed (n,)."""
-        failed = self._advance(self._servo_targets(target))
+        failed = self._advance(self._servo_targets(target, self._draw()), self.sim.qpos.clone(), self.sim.qvel.clone())
         if self._trace is not None:
             self._sensors.update(self._trace)
         return failed
@@ -314,10 +322,11 @@ class SimVecEnv:
             value.copy_(state[name])
         self._generator.set_state(state["generator"])
 
-    def _servo_targets(self, target: Tensor) -> Tensor:
+    def _servo_targets(self, target: Tensor, drawn: Tensor) -> Tensor:
         """Target (n, n_joints) of the policy -> what the servos get in this control period, as `BatchSim.step` takes
         it."""
-        offset = self._torque_noise.draw(self.num_envs, self._generator) if self._torque_noise else None
+        torque_draws = drawn.split(self._chance_widths, 1)[1]
+        offset = self._torque_noise.offset(torque_draws) if self._torque_noise else None
         bias = self._sensors.joint_bias
         if bias is not None:
             # A servo regulates what its own encoder says, with the same error that the policy sees.
@@ -326,9 +335,9 @@ class SimVecEnv:
             return self._latency.apply(target, offset)
         return target if offset is None else target + offset
 
-    def _advance(self, ctrl: Tensor) -> Tensor:
-        """Physics for one control period; returns which worlds failed (n,), which are back where they were."""
-        qpos, qvel = self.sim.qpos.clone(), self.sim.qvel.clone()
+    def _advance(self, ctrl: Tensor, qpos: Tensor, qvel: Tensor) -> Tensor:
+        """Physics for one control period from states (n, nq) and (n, nv); returns which worlds failed (n,), which are
+        back there."""
         self.sim.step(ctrl)
         failed = self.sim.failed
         if failed.any():
@@ -352,8 +361,9 @@ class SimVecEnv:
         if "command" in self._inputs:
             inputs["command"] = start.command
         inputs |= self.policy_io.start_memory(inputs)
-        self._inputs = {name: self._inputs[name].index_copy(0, worlds, inputs[name]) for name in self._inputs}
-        self._obs = self._obs.index_copy(0, worlds, self._encode(inputs))
+        for name, value in self._inputs.items():
+            value.index_copy_(0, worlds, inputs[name])
+        self._obs.index_copy_(0, worlds, self._encode(inputs))
         if self._latency:
             self._latency.reset(worlds, inputs["last_target"])
         if self._pushes:

@@ -97,7 +97,7 @@ class Timing:
     def update(self, new: Tensor) -> None:
         """Take in true values (n, steps, width) after each of the physics steps since the last call."""
         history = self.state["history"]
-        self.state["history"] = torch.cat((history, new), 1)[:, -history.shape[1] :].contiguous()
+        history.copy_(torch.cat((history, new), 1)[:, -history.shape[1] :])
         self.state["clock"] += new.shape[1]
 
     def arrived(self) -> Tensor:
@@ -156,6 +156,6 @@ class Timing:
 
     def _put(self, name: str, value: Tensor, worlds: Tensor | None) -> None:
         if worlds is None:
-            self.state[name] = value
+            self.state[name].copy_(value)
         else:
             self.state[name].index_copy_(0, worlds, value)

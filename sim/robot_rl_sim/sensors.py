@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,16 +25,6 @@ _TURN[[1, 2, 3], [0, 1, 2], 0] = -0.5
 _TURN[[1, 2, 3], [1, 2, 0], [3, 1, 2]] = 0.5
 _TURN[[2, 3, 1], [0, 1, 2], [3, 1, 2]] = -0.5
 _TURN = _TURN.flatten(0, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Chance:
-    """What is drawn for one reading of k worlds."""
-
-    errors: Tensor
-    """(k, columns) of each number that is read, in units of its noise; no columns if nothing is noisy."""
-    timing: Tensor
-    """(k, Timing.draws) in [0, 1)."""
 
 
 class Sensors:
@@ -164,29 +153,30 @@ class Sensors:
         """State of `worlds` (k,), or of all, in float32. `stamp_s` is zero: see `sample_steps`."""
         return self.reading(self.draw(self._now.num_worlds if worlds is None else len(worlds), generator), worlds)
 
-    def draw(self, k: int, generator: torch.Generator) -> Chance:
-        """What one reading of k worlds needs. One draw for all sensors: as many numbers in one call cost a fraction of
-        what they do in several."""
-        device = self._now.device
-        errors = torch.empty(k, len(self._noise) if self._distributions else 0, device=device)
-        if "uniform" in self._distributions:
-            errors.uniform_(-1, 1, generator=generator)
+    def draw(self, k: int, generator: torch.Generator) -> Tensor:
+        """What one reading of k worlds needs (k, width): for each number that is read, unless nothing is noisy, its
+        error in units of its noise, and Timing.draws in [0, 1). One draw for all sensors: as many numbers in one call
+        cost a fraction of what they do in several."""
+        columns = len(self._noise) if self._distributions else 0
+        width, device = columns + (self._timing.draws if self._timing else 0), self._now.device
+        drawn = torch.rand(k, width, generator=generator, device=device)
+        drawn[:, :columns].mul_(2).sub_(1)
         if "gaussian" in self._distributions:
-            normal = torch.randn(errors.shape, generator=generator, device=device)
-            errors = torch.where(self._gaussian, normal, errors)
-        timing = torch.rand(k, self._timing.draws if self._timing else 0, generator=generator, device=device)
-        return Chance(errors, timing)
+            normal = torch.randn(k, columns, generator=generator, device=device)
+            drawn[:, :columns] = torch.where(self._gaussian, normal, drawn[:, :columns])
+        return drawn
 
-    def reading(self, chance: Chance, worlds: Tensor | None = None) -> RobotState[Tensor]:
+    def reading(self, chance: Tensor, worlds: Tensor | None = None) -> RobotState[Tensor]:
         """`read`, after `draw`."""
+        errors, timing = chance.tensor_split((len(self._noise) if self._distributions else 0,), 1)
         late = self._timing.fields if self._timing else ()
         true = {f: reading(self._now) for f, reading in self._readings.items() if f not in late}
         true = {f: value if worlds is None else value[worlds] for f, value in true.items()}
         if self._timing is None:
-            fields = self._with_errors(true, chance.errors, worlds)
+            fields = self._with_errors(true, errors, worlds)
         else:
-            samples, fresh = self._timing.sample(chance.timing, worlds)
-            fields = self._with_errors(true | samples, chance.errors, worlds)
+            samples, fresh = self._timing.sample(timing, worlds)
+            fields = self._with_errors(true | samples, errors, worlds)
             fields |= self._timing.hold(fields, fresh, worlds)
         return RobotState(stamp_s=torch.zeros(len(fields["joint_pos"]), device=self._now.device), **fields)
 

@@ -39,13 +39,14 @@ class MujocoCpuSim:
         self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
+        self._qvel = self._batch.bind("qvel")
         self.joint_effort = self._view("actuator_force")
         self._ctrl = self._view("ctrl")
         # Outputs hold nothing until the first call after they are bound, so they are bound before any.
         self._sensordata = self._view("sensordata")
         self._start_row = self._batch.state[0].copy()
         self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
-        self._errors = torch.zeros(num_worlds, dtype=torch.bool)
+        self._errors = np.zeros(num_worlds, dtype=bool)
         self._traced: dict[str, np.ndarray] = {}
 
     @property
@@ -58,9 +59,9 @@ class MujocoCpuSim:
 
     @property
     def failed(self) -> Tensor:
-        # Comparing so that NaN counts as too fast.
-        slow = self.qvel.abs().amax(dim=1) < MAX_SPEED if self.qvel.shape[1] else ~self._errors
-        return ~slow | self._errors | torch.from_numpy(self._warning_counts.any(axis=1))
+        # In numpy, which comes back sooner than torch from the caches' point of view; NaN counts as too fast.
+        speed = np.abs(self._qvel).max(axis=1, initial=0.0)
+        return torch.from_numpy(~(speed < MAX_SPEED) | self._errors | self._warning_counts.any(axis=1))
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
         qpos, dofs = free_joint(self._free_joints, body)
@@ -84,7 +85,7 @@ class MujocoCpuSim:
         ids = worlds.numpy()
         self._batch.state[ids] = self._start_row
         self._batch.warning[ids] = 0
-        self._errors[worlds] = False
+        self._errors[ids] = False
         self.qpos[worlds] = qpos.to(self.qpos.dtype)
         self.qvel[worlds] = qvel.to(self.qvel.dtype)
         self._ctrl[worlds] = self.joint_pos[worlds]
@@ -139,4 +140,4 @@ class MujocoCpuSim:
         try:
             function(*args, **kwargs)
         except SimulationError as error:
-            self._errors[torch.as_tensor(np.asarray(error.ids), dtype=torch.int64)] = True
+            self._errors[error.ids] = True
