@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ from robot_rl.networks.squashed_gaussian import Sample, SquashedGaussianActor
 from robot_rl.replay.ring_buffer import Batch
 
 CriticLoss = Literal["A", "B"]
+AlphaUnits = Literal["reward", "reward_std"]
 
 LOG_STD_BOUNDS = (-20.0, 0.5)
 NOISE_CLIP = 3.0
@@ -53,6 +54,8 @@ EPSILON = 0.1
 """Keeps a small deviation from blowing up the steps."""
 HUBER = 50.0
 """Where form B's squared errors turn linear."""
+LEAST_REWARD_STD = 1e-3
+"""Taken for the unit of the temperature where the first rewards are all alike."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ class DSACTConfig:
     activation: Activation = "gelu"
     """Non-linearity of all networks."""
     initial_alpha: float = math.e
-    """Temperature at the start."""
+    """Temperature at the start, in `initial_alpha_units`."""
+    initial_alpha_units: AlphaUnits = "reward"
+    """What 1 of `initial_alpha` is: 1 of reward, as for the authors, or one standard deviation of the first batch's
+    rewards. With the second, scaled rewards are the same problem in other units, whatever the scale."""
     target_entropy: float | None = None
     """Entropy that the temperature steers to, nats, in `entropy_units`; None: minus the number of action dimensions."""
     entropy_units: EntropyUnits = "normalized"
@@ -106,6 +112,9 @@ class DSACTConfig:
             raise ConfigError(
                 f"gamma must lie in [0, 1], tau and tau_b in (0, 1], got {self.gamma}, {self.tau} and {self.tau_b}"
             )
+        if self.initial_alpha_units not in get_args(AlphaUnits):
+            valid = ", ".join(get_args(AlphaUnits))
+            raise ConfigError(f"initial_alpha_units must be one of {valid}, got {self.initial_alpha_units!r}")
         if self.critic_loss not in CRITIC_LOSSES:
             raise ConfigError(f"critic_loss must be one of {', '.join(CRITIC_LOSSES)}, got {self.critic_loss!r}")
 
@@ -278,6 +287,8 @@ class DSACT:
         n, draw = len(batch.reward), {"generator": self.generator, "device": self.device}
         noise, value_noise = torch.randn(2 * n, self.action_dim, **draw), torch.randn(n, **draw)
         made = int(self.updates)
+        if made == 0 and self.config.initial_alpha_units == "reward_std":
+            self.log_alpha += torch.log(batch.reward.std(correction=0).clamp(min=LEAST_REWARD_STD))
         values = self._update(batch, noise, value_noise, made % self.config.delay == 0, made == 0)
         self.updates += 1
         return dict(zip(self.metrics, values, strict=True))

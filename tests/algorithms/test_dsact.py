@@ -371,6 +371,25 @@ def test_running_deviation_starts_with_the_first_batch_and_follows_by_tau_b():
     assert dsact.mean_std[0] != dsact.mean_std[1]
 
 
+def test_initial_temperature_in_deviations_of_the_reward():
+    """Taken from the first batch and never again, also not after a resume."""
+    config = DSACTConfig(initial_alpha=0.5, initial_alpha_units="reward_std", alpha_learning_rate=1e-9, **SMALL)
+    for scale in (0.1, 1.0, 10.0):
+        batch = make_batch()
+        batch.reward.mul_(scale)
+        dsact = DSACT(config, OBS, ACT)
+        expected = 0.5 * float(np.std(batch.reward.numpy()))
+        assert dsact.update(batch)["alpha"].item() == pytest.approx(expected, rel=1e-5)
+        resumed = DSACT(config, OBS, ACT)
+        resumed.load_state_dict(dsact.state_dict())
+        assert resumed.update(make_batch(seed=1))["alpha"].item() == pytest.approx(expected, rel=1e-5)
+    alike = make_batch()
+    alike.reward.fill_(1.0)
+    assert DSACT(config, OBS, ACT).update(alike)["alpha"].item() == pytest.approx(0.5e-3, rel=1e-5)
+    with pytest.raises(ConfigError, match="reward_std"):
+        DSACTConfig(initial_alpha_units="std")
+
+
 def test_lr_scale_shrinks_every_step():
     """Adam's first step is the learning rate times the gradient's sign, whatever the gradient."""
     dsact = DSACT(DSACTConfig(learning_rate=1e-2, alpha_learning_rate=5e-2, **SMALL), OBS, ACT)
