@@ -18,7 +18,7 @@ pytest.importorskip("rclpy")
 
 import robot_rl
 from robot_rl.robots import ROBOTS
-from robot_rl_bridge import emulator_node, policy_node, teleop_node, watchdog_node
+from robot_rl_bridge import emulator_node, goal_node, policy_node, teleop_node, watchdog_node
 
 pytestmark = pytest.mark.ros
 
@@ -26,13 +26,14 @@ WORKSPACE = Path(__file__).resolve().parents[2] / "ros_ws" / "src"
 BRINGUP = WORKSPACE / "robot_rl_bringup"
 ARGUMENTS = {
     "sim.launch.py": {"robot", "bundle", "params", "log"},
-    "real.launch.py": {"robot", "bundle", "params", "unit", "log", "output", "gains"},
+    "real.launch.py": {"robot", "bundle", "params", "unit", "log", "output", "gains", "goals"},
     "teleop.launch.py": {"params", "joy"},
 }
 MODULES = {
     "policy_node": policy_node,
     "watchdog_node": watchdog_node,
     "emulator_node": emulator_node,
+    "goal_node": goal_node,
     "teleop_node": teleop_node,
 }
 PARAMETERS = {name: {p.name for p in module.PARAMETERS} for name, module in MODULES.items()}
@@ -121,8 +122,8 @@ def flatten(parameters: dict, prefix: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("file", "nodes"),
     [
-        ("sim.launch.py", {"emulator": "emulator_node", "watchdog": "watchdog_node", "policy": "policy_node"}),
-        ("real.launch.py", {"watchdog": "watchdog_node", "policy": "policy_node"}),
+        ("sim.launch.py", {n: f"{n}_node" for n in ("emulator", "goal", "watchdog", "policy")}),
+        ("real.launch.py", {n: f"{n}_node" for n in ("goal", "watchdog", "policy")}),
     ],
 )
 def test_a_launch_file_starts_what_exists_with_parameters_that_exist(
@@ -145,9 +146,10 @@ def test_a_launch_file_starts_what_exists_with_parameters_that_exist(
         path = Path(resolve(file_parameter, arguments))
         assert path.is_file()
         sections = yaml.safe_load(path.read_text())
-        given = flatten(sections[name]["ros__parameters"])
+        # What a robot is, a bundle says to the goal node.
+        given = {} if name == "goal" else flatten(sections[name]["ros__parameters"])
         assert set(given) | set(overrides) <= PARAMETERS[executable]
-        assert resolve(overrides["robot"], arguments) == given["robot"] == robot
+        assert name == "goal" or resolve(overrides["robot"], arguments) == given["robot"] == robot
     lifecycle = description.find("LifecycleNode")
     assert [a.keywords["name"] for a in lifecycle] == ["policy"]
 

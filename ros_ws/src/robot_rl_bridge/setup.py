@@ -22,6 +22,7 @@ setup(
             "emulator_node = robot_rl_bridge.emulator_node:console",
             "driver_node = robot_rl_bridge.driver_node:console",
             "watchdog_node = robot_rl_bridge.watchdog_node:console",
+            "goal_node = robot_rl_bridge.goal_node:console",
             "teleop_node = robot_rl_bridge.teleop_node:console",
             "operator = robot_rl_bridge.operator:console",
         ],

@@ -2,7 +2,12 @@
 
 Publishes `joint_states`, for a robot with an IMU `imu/data`, and under its own name `~/status` (std_msgs/String, JSON)
 and `~/ground_truth` (sensor_msgs/JointState without noise, latency and fault). Obeys `joint_command` until each
-command's time to live has passed, then damps on its own. The parameters `fault` and `suspended` may be set at run time.
+command's time to live has passed, then damps on its own. The parameters `fault`, `suspended` and `camera` may be set at
+run time.
+
+With a `bundle` whose policy goes by an object's pose, the object of its task is there as well. A person holds it until
+`~/place_object` (std_srvs/Trigger) is called, as often as it may be needed; from then on a camera sees it, and
+`object_pose` tells where (see `object_topics`).
 """
 
 from __future__ import annotations
@@ -12,21 +17,25 @@ import json
 import time
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
 
-from robot_rl.contract import JointCommand, NumpyState
+from robot_rl.bundle.load import load_bundle
+from robot_rl.contract import OBJECT_FIELDS, JointCommand, NumpyState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import get_robot, robot_names
 from robot_rl.runtime.signals import stop_on_signals
-from robot_rl_bridge import converters, ros_compat
+from robot_rl_bridge import converters, object_topics, ros_compat
 from robot_rl_bridge.receiver import CommandReceiver
 from robot_rl_bridge.ros_compat import ParameterSpec
 from robot_rl_bridge.ros_robot import COMMAND_TOPIC, IMU_TOPIC, STATE_TOPIC
 from robot_rl_sim.faults.state import STATE_FAULT_NAMES, make_state_fault
+from robot_rl_sim.object_scene import ObjectScene
 from robot_rl_sim.sim_robot import SimRobot
 from robot_rl_sim.sim_robot_config import MISMATCHED, NOMINAL, SimRobotConfig
 
@@ -35,11 +44,14 @@ PRESETS = {"mismatched": MISMATCHED, "nominal": NOMINAL}
 
 NODE_PARAMETERS = (
     ParameterSpec("robot", "leap_hand", "Robot to emulate.", choices=robot_names()),
+    ParameterSpec("bundle", "", "Policy bundle whose task's object is there too; empty, or without one: none."),
     ParameterSpec("rate_hz", 200.0, "Rate at which states are published.", 10.0, 1000.0),
     ParameterSpec("seed", 0, "Seed of noise, loss, latency and encoder offsets.", 0, 2**31 - 1),
     ParameterSpec("preset", "mismatched", "What the sim.* parameters start from.", choices=tuple(PRESETS)),
     ParameterSpec("fault", "none", "Fault of the published states.", choices=STATE_FAULT_NAMES, at_run_time=True),
     ParameterSpec("suspended", False, "Hang a floating base from a gantry; false lets go.", at_run_time=True),
+    ParameterSpec("camera", True, "Whether the camera sees the object.", at_run_time=True),
+    object_topics.FRAME,
     ros_compat.PRIORITY,
 )
 
@@ -66,7 +78,10 @@ class EmulatorNode(Node):
         print(f"{self.get_name()}: {ros_compat.raise_priority(values['realtime_priority'])}", flush=True)
         self.spec = get_robot(values["robot"])
         self.period_s = 1.0 / values["rate_hz"]
-        self.robot = SimRobot(self.spec, config, seed=values["seed"])
+        scene = _scene(values["bundle"])
+        self.robot = SimRobot(self.spec, config, seed=values["seed"], scene=scene)
+        self._camera, self._object_frame = values["camera"], object_topics.frame_of(values, self.spec)
+        self._picture_s = -1.0
         self.robot.suspended = values["suspended"]
         self._set_fault(values["fault"])
         self._order = converters.JointOrder(self.spec.joint_names, extra_allowed=False)
@@ -79,6 +94,10 @@ class EmulatorNode(Node):
         self._joints = self.create_publisher(JointState, STATE_TOPIC, ros_compat.SENSOR_QOS)
         has_imu = "imu_quat_wxyz" in self.spec.state_fields
         self._imu = self.create_publisher(Imu, IMU_TOPIC, ros_compat.SENSOR_QOS) if has_imu else None
+        self._object = None
+        if scene is not None:
+            self._object = self.create_publisher(PoseStamped, object_topics.POSE_TOPIC, ros_compat.SENSOR_QOS)
+            self.create_service(Trigger, "~/place_object", self._on_place)
         self._truth = self.create_publisher(JointState, "~/ground_truth", ros_compat.SENSOR_QOS)
         self._status = self.create_publisher(String, "~/status", ros_compat.STATUS_QOS)
         self.create_subscription(Float64MultiArray, COMMAND_TOPIC, self._on_command, ros_compat.COMMAND_QOS)
@@ -99,6 +118,7 @@ class EmulatorNode(Node):
             self._last_stamp_s = float(state.stamp_s[0])
             for arriving in self._fault(state, now):
                 self._publish(arriving, now)
+            self._publish_object(state)
         if self._truth.get_subscription_count():
             pos, vel = self.robot.joint_pos, self.robot.joint_vel
             self._truth.publish(converters.encode_joint_state(self.spec.joint_names, time.time(), pos, vel, None))
@@ -121,6 +141,7 @@ class EmulatorNode(Node):
             "commands_rejected": dict(self._receiver.rejected),
             "last_rejection": self._receiver.last_rejection,
             "suspended": self.robot.suspended,
+            "object_placed": self.robot.object_placed,
             "slipped_s": self.robot.slipped_s,
         }
 
@@ -141,6 +162,24 @@ class EmulatorNode(Node):
             self._imu.publish(converters.encode_imu(stamp_s, self.spec.root_body, *imu))
         self._published += 1
         self._sent_stamp_s = float(state.stamp_s[0])
+
+    def _publish_object(self, state: NumpyState) -> None:
+        """Each picture once."""
+        if self._object is None or not self._camera or state.object_stamp_s is None:
+            return
+        picture_s = float(state.object_stamp_s[0])
+        if picture_s > self._picture_s:
+            assert state.object_pos is not None
+            assert state.object_quat_wxyz is not None
+            self._picture_s = picture_s
+            stamp_s = time.time() - (time.monotonic() - picture_s)
+            pose = (state.object_pos[0], state.object_quat_wxyz[0])
+            self._object.publish(object_topics.encode_pose(self._object_frame, stamp_s, *pose))
+
+    def _on_place(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.robot.place_object()
+        response.success = True
+        return response
 
     def _set_fault(self, name: str) -> None:
         self._fault, self._fault_name = make_state_fault(name, self.spec), name
@@ -176,7 +215,18 @@ class EmulatorNode(Node):
                 self._set_fault(str(parameter.value))
             elif parameter.name == "suspended":
                 self.robot.suspended = bool(parameter.value)
+            elif parameter.name == "camera":
+                self._camera = bool(parameter.value)
         return SetParametersResult(successful=True)
+
+
+def _scene(path: str) -> ObjectScene | None:
+    """What the bundle's policy handles; None if it reads no object's pose, or there is no bundle."""
+    if not path:
+        return None
+    bundle = load_bundle(path)
+    reads = any(t.source == "state" and t.name in OBJECT_FIELDS for t in bundle.contract.inputs)
+    return ObjectScene.of(bundle.manifest.task) if reads else None
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ operator down                   deactivate and clean up
 operator status                 print the newest status
 operator command 0.1 0.2 ...    publish the policy's command once
 operator fault drop_state       put a fault into the emulator's states
+operator place                  put the object into the emulated robot's hand
 """
 
 from __future__ import annotations
@@ -185,6 +186,12 @@ class Operator:
         """Hang the emulated robot from its gantry, or let go."""
         self.set_emulator("suspended", ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=suspended))
 
+    def place_object(self) -> None:
+        """Let the emulator put the object where the policy's episodes begin."""
+        answer = self._call(Trigger, f"/{self._emulator}/place_object", Trigger.Request())
+        if not answer.success:
+            raise OperatorError(f"place refused: {answer.message}")
+
     def set_emulator(self, name: str, value: ParameterValue) -> None:
         request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
         answer = self._call(SetParameters, f"/{self._emulator}/set_parameters", request)
@@ -220,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--watchdog", default="watchdog", help="name of the watchdog node")
     parser.add_argument("--emulator", default="emulator", help="name of the emulator node")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("up", "down", "status", *REQUESTS):
+    for verb in ("up", "down", "status", "place", *REQUESTS):
         verbs.add_parser(verb)
     verbs.add_parser("command").add_argument("values", nargs="+", type=float)
     verbs.add_parser("fault").add_argument("name")
@@ -252,6 +259,8 @@ def _do(operator: Operator, executor: Any, arguments: argparse.Namespace) -> Non
     elif arguments.verb == "command":
         operator.send_command(arguments.values)
         ros_compat.spin_until(executor, time.monotonic() + RETRY_S)
+    elif arguments.verb == "place":
+        operator.place_object()
     elif arguments.verb == "fault":
         operator.set_fault(arguments.name)
     else:

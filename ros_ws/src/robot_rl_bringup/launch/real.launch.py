@@ -8,6 +8,7 @@ Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, th
 """
 
 from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -42,6 +43,17 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "gains", default_value="false", description="Whether stiffness and damping are sent beside positions."
+            ),
+            DeclareLaunchArgument(
+                "goals", default_value="false", description="Whether the goal node asks for one goal after the other."
+            ),
+            Node(
+                package="robot_rl_bridge",
+                executable="goal_node",
+                name="goal",
+                output="screen",
+                parameters=[params, {"bundle": bundle}],
+                condition=IfCondition(LaunchConfiguration("goals")),
             ),
             Node(
                 package="robot_rl_bridge",

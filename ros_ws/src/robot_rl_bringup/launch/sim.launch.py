@@ -1,10 +1,11 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 # launch comes with a ROS distribution and is not on PyPI.
-"""The policy node, its watchdog and an emulated robot.
+"""The policy node, its watchdog and an emulated robot, with the object that the policy handles, if it handles one.
 
     ros2 launch robot_rl_bringup sim.launch.py robot:=leap_hand bundle:=/path/to/bundle.zip
 
-Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, then `stand`, then `run`.
+Nothing moves until an operator asks: `ros2 run robot_rl_bridge operator up`, then `stand`, then `place` if there is an
+object, then `run`.
 """
 
 from launch.actions import DeclareLaunchArgument
@@ -36,7 +37,14 @@ def generate_launch_description() -> LaunchDescription:
                 executable="emulator_node",
                 name="emulator",
                 output="screen",
-                parameters=[params, {"robot": robot}],
+                parameters=[params, {"robot": robot, "bundle": bundle}],
+            ),
+            Node(
+                package="robot_rl_bridge",
+                executable="goal_node",
+                name="goal",
+                output="screen",
+                parameters=[params, {"bundle": bundle}],
             ),
             Node(
                 package="robot_rl_bridge",
