@@ -71,8 +71,8 @@ class ARSQConfig:
     time_limit: Literal["bootstrap", "terminal"] = "bootstrap"
     """At a time limit, bootstrap from the true last observation, or treat it as the end of the MDP."""
     compile: bool = False
-    """Fuse the update with torch.compile: 1.4 times as fast where networks are small, little where they are large. Takes
-    half a minute first, and a C++ compiler."""
+    """Fuse the update with torch.compile: 1.4 times as fast where networks are small, little where they are large.
+    Takes half a minute at first, and a C++ compiler."""
     normalize_obs: bool = False
     """Standardise observations with their running mean and deviation; exported with the actor."""
 
