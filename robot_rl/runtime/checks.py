@@ -151,7 +151,8 @@ def judge(
         # Lines that differ only in how long something must last follow one another, and measure it once.
         if check.margin is not measure:
             measure, value = check.margin, check.margin(reading)
-        if value is not None:
+        # Nearly always there is nothing to count.
+        if value is not None and (count or not value >= 0.0):
             needed = ticks_to_trip(check, reading.limits)
             # Negated, so that NaN is bad.
             if not value >= (check.release if count >= needed else 0.0):
@@ -161,8 +162,8 @@ def judge(
                 count = max(count - 1, 0) if check.share else 0
             if count >= needed and check.severity > severity:
                 severity, cause, margin = check.severity, check.cause, value
-            if check.severity > Severity.WARN and value < least:
-                least = value
+        if value is not None and value < least and check.severity > Severity.WARN:
+            least = value
         after.append(count)
         values.append(value)
     return severity, cause, least if severity == Severity.OK else margin, tuple(after), tuple(values)

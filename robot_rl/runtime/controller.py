@@ -23,7 +23,7 @@ from robot_rl.runtime.object_pose import ObjectPose
 from robot_rl.runtime.policy_runner import PolicyStep
 from robot_rl.runtime.policy_targets import PolicyTargets
 from robot_rl.runtime.ramp import LOW_STIFFNESS, Ramp, Tracking
-from robot_rl.runtime.safety import SafetyMemory, Verdict, believable, filter_command
+from robot_rl.runtime.safety import SafetyMemory, Sight, Verdict, filter_command, look
 from robot_rl.runtime.start_gates import Situation, refusals
 from robot_rl.runtime.tick import OperatorInput, Tick
 
@@ -115,7 +115,8 @@ class Controller:
         self._expire(now_s)
         self._grant_request(age_s, now_s)
         before = time.perf_counter()
-        policy_step, target = self._target(state, age_s, now_s)
+        sight = look(state, self._active_limits, self._memory)
+        policy_step, target = self._target(state, sight, age_s, now_s)
         between = time.perf_counter()
         self._last = (state, age_s, target, self._memory, now_s)
         deadman = self.limits.profile.deadman and self.mode in POLICY_MODES
@@ -130,6 +131,7 @@ class Controller:
             deadman_age_s=now_s - self._deadman_s if deadman else None,
             command_age_s=self._command_age_s(now_s),
             health=health,
+            sight=sight,
         )
         filter_s = time.perf_counter() - between
         self._obey(verdict, now_s)
@@ -167,7 +169,6 @@ class Controller:
         state, age_s, target, memory, now_s = self._last
         try:
             if self.mode in POLICY_MODES:
-                believable(state, age_s, self.limits, memory)
                 self._running.runner.rehearse()
             filter_command(state, age_s, target, self._active_limits, memory, now_s)
         except Exception:
@@ -198,11 +199,13 @@ class Controller:
     def _active_limits(self) -> SafetyLimits:
         return self._running.limits
 
-    def _target(self, state: NumpyState | None, age_s: float, now_s: float) -> tuple[PolicyStep | None, Target | None]:
+    def _target(
+        self, state: NumpyState | None, sight: Sight, age_s: float, now_s: float
+    ) -> tuple[PolicyStep | None, Target | None]:
         """What the mode asks of the joints; None asks for damping."""
         if self.mode in (Mode.STAND, Mode.HOME):
             if self.mode == Mode.STAND and not self._command.missing:
-                self._policy.observe(state, age_s, self._memory, self._command.values(now_s))
+                self._policy.observe(state, sight, age_s, self._memory, self._command.values(now_s))
             return None, self._ramp.target(now_s)
         if self.mode == Mode.HOLD:
             return None, Target(self._ramp.start, "hold", tier="hold")
@@ -210,7 +213,7 @@ class Controller:
             return None, None
         command = self._command.values(now_s) if self.mode == Mode.RUN else _rest(self._running)
         tier = "recovery" if self.mode == Mode.RECOVER else None
-        step, target = self._running.evaluate(state, age_s, self._memory, command, now_s, tier)
+        step, target = self._running.evaluate(state, sight, age_s, self._memory, command, now_s, tier)
         self._note = self._running.problem or self._note
         return step, target
 

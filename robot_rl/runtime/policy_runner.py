@@ -124,7 +124,7 @@ class PolicyRunner:
         inputs = {**self._inputs(state, command), **self._memory}
         self._last_inputs = inputs
         outputs = self.policy.run(inputs)
-        if all(np.logical_and.reduce(np.isfinite(value), axis=None) for value in outputs.values()):
+        if np.isfinite(np.concatenate(tuple(outputs.values()), axis=None)).all():
             self._memory = {spec.name: outputs[f"next_{spec.name}"] for spec in self._memory_specs}
             self._started = True
         action = outputs.get("action")

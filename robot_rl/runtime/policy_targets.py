@@ -12,7 +12,7 @@ from robot_rl.robots import BackupTier
 from robot_rl.runtime.checks import Target
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.policy_runner import PolicyRunner, PolicyStep
-from robot_rl.runtime.safety import SafetyMemory, believable
+from robot_rl.runtime.safety import SafetyMemory, Sight, believable
 
 PERIOD_TOLERANCE = 0.01
 """A policy may run this share faster or slower than it was trained."""
@@ -50,7 +50,12 @@ class PolicyTargets:
         self._due, self._computed_s, self._target, self._obs_z = 0, now_s, None, None
 
     def observe(
-        self, state: NumpyState | None, age_s: float, memory: SafetyMemory, command: NDArray[np.float32] | None
+        self,
+        state: NumpyState | None,
+        sight: Sight,
+        age_s: float,
+        memory: SafetyMemory,
+        command: NDArray[np.float32] | None,
     ) -> None:
         """Where the policy would be evaluated, let it see the state without obeying it, so that it starts warm and with
         a history of real observations. One that fails, or a gap in the states, starts this anew."""
@@ -58,7 +63,7 @@ class PolicyTargets:
         if self._due > 0:
             return
         self._due = self._ticks_per_step
-        if state is None or not self._usable(state, age_s, memory):
+        if state is None or not self._usable(state, sight, age_s, memory):
             self.forget()
             return
         try:
@@ -76,6 +81,7 @@ class PolicyTargets:
     def evaluate(
         self,
         state: NumpyState | None,
+        sight: Sight,
         age_s: float,
         memory: SafetyMemory,
         command: NDArray[np.float32] | None,
@@ -85,7 +91,7 @@ class PolicyTargets:
         """The target of this tick, and the policy's step if there was one. Never raises; see `problem`."""
         self.problem = ""
         step = None
-        if self._due <= 0 and state is not None and self._usable(state, age_s, memory):
+        if self._due <= 0 and state is not None and self._usable(state, sight, age_s, memory):
             # A late evaluation is followed by a shorter wait, so that the period stays.
             self._due = max(self._due + self._ticks_per_step, 1)
             try:
@@ -110,9 +116,9 @@ class PolicyTargets:
             tier=tier,
         )
 
-    def _usable(self, state: NumpyState, age_s: float, memory: SafetyMemory) -> bool:
+    def _usable(self, state: NumpyState, sight: Sight, age_s: float, memory: SafetyMemory) -> bool:
         fresh = abs(age_s) <= min(self.limits.state_hold_s, 2 * self.limits.control_period_s)
-        return fresh and believable(state, age_s, self.limits, memory)
+        return fresh and believable(state, sight, age_s, self.limits, memory)
 
 
 def _ticks_per_policy_step(control_period_s: float, loop_period_s: float) -> int:

@@ -26,7 +26,7 @@ from robot_rl.runtime.measurement import Measurement, jump, measure
 from robot_rl.runtime.object_pose import ObjectTrack
 from robot_rl.runtime.target_limiter import MODIFICATIONS, TargetLimiter
 
-__all__ = ["MODIFICATIONS", "SafetyMemory", "Verdict", "believable", "filter_command"]
+__all__ = ["MODIFICATIONS", "SafetyMemory", "Sight", "Verdict", "believable", "filter_command", "look"]
 
 Array = NDArray[np.float64]
 
@@ -67,6 +67,16 @@ class SafetyMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Sight:
+    """What a state shows, before anything is decided about it."""
+
+    measured: Measurement | None
+    """None if the state is not valid."""
+    jump: float | None
+    """Its change since the last believed measurement, as a share of the largest possible one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the filter found, and what it changed."""
 
@@ -95,13 +105,14 @@ def filter_command(
     deadman_age_s: float | None = None,
     command_age_s: float | None = None,
     health: Health | None = None,
+    sight: Sight | None = None,
 ) -> tuple[JointCommand, Verdict, SafetyMemory]:
     """Decide what the robot is told in this tick.
 
     `state` is the newest measurement and `age_s` its measured age (any value without a state); `target` None asks for
     damping. `stop` is the operator's emergency stop; `deadman_age_s` the time since the deadman button was last
     confirmed, None where none is needed; `command_age_s` the age of the operator's command, None where none is taken;
-    `health` the robot's newest report of its own condition.
+    `health` the robot's newest report of its own condition; `sight` what `look` finds in the state, if it was asked.
 
     Returns the command, the verdict and the memory for the next tick. The command is finite and its positions lie
     inside the soft limits, whatever the arguments hold. A verdict of DAMP comes with the damping command in the same
@@ -110,9 +121,10 @@ def filter_command(
     """
     clock_ok = abs(now_s) < _LATEST_CLOCK_S and (memory.ticks == 0 or now_s >= memory.now_s)
     stamp_s = now_s if clock_ok else memory.now_s
-    new = measure(state, limits)
+    sight = look(state, limits, memory) if sight is None else sight
+    new = sight.measured
     # A robot that is not driven may be moved by hand, or come back after a pause: that is no jump.
-    share = None if new is None else jump(new, memory.measured, memory.seen_s, limits) if target is not None else 0.0
+    share = 0.0 if new is not None and target is None else sight.jump
     believed = new if share is not None and share <= 1.0 else None
     by_policy = target is not None and target.kind == "policy"
     track = memory.object if limits.object is None else memory.object.after(state, limits.object, in_use=by_policy)
@@ -175,11 +187,18 @@ def filter_command(
     return command, Verdict(severity, cause, margin, modified, tier, margins), memory
 
 
-def believable(state: NumpyState | None, age_s: float, limits: SafetyLimits, memory: SafetyMemory) -> bool:
+def look(state: NumpyState | None, limits: SafetyLimits, memory: SafetyMemory) -> Sight:
+    """What policy and filter must both know of a state."""
+    new = measure(state, limits)
+    return Sight(new, None if new is None else jump(new, memory.measured, memory.seen_s, limits))
+
+
+def believable(
+    state: NumpyState | None, sight: Sight, age_s: float, limits: SafetyLimits, memory: SafetyMemory
+) -> bool:
     """Whether a policy may see this state, `age_s` old: valid, within reach of the last believed one, and likewise the
     object's pose, which besides must not be too old."""
-    new = measure(state, limits)
-    if state is None or new is None or not jump(new, memory.measured, memory.seen_s, limits) <= 1.0:
+    if state is None or sight.jump is None or not sight.jump <= 1.0:
         return False
     return object_pose.believable(state, age_s, limits.object, memory.object)
 
@@ -233,7 +252,7 @@ def _position_command(
         position=position,
         velocity=zero,
         effort=zero,
-        kp=limits.kp * _unit(target.stiffness),
+        kp=limits.kp if target.stiffness == 1.0 else limits.kp * _unit(target.stiffness),
         kd=limits.kd,
         stamp_s=now_s,
         expires_s=now_s + max(life_s, limits.loop_period_s),
