@@ -29,8 +29,8 @@ BACKUPS: dict[str, tuple[BackupTier, ...]] = {
 
 
 _NOT_NEGATIVE = (
-    "hard_margin_rad", "hold_limit_s", "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s",
-    "obs_trip_s",
+    "hard_margin_rad", "joint_pos_error_rad", "attitude_error_rad", "base_ang_vel_trip_s", "hold_limit_s",
+    "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s", "obs_trip_s",
 )  # fmt: skip
 _POSITIVE = (
     "deadman_s", "effort_trip_share", "motor_temperature_trip_c", "winding_temperature_trip_c", "lost_packets_trip",
@@ -55,9 +55,18 @@ class SafetyProfile:
     soft_margin: float = 0.05
     """Targets stay this fraction of the joint's range inside its limits."""
     hard_margin_rad: float = 0.02
-    """Measured position further than this beyond a limit: damp."""
+    """Position further than this beyond a limit, more than end stops give way, whatever the encoder's error: damp."""
+    joint_pos_error_rad: float = 0.03
+    """Largest error of a sound encoder, offset of its zero included. Training's sensors err as much (offset 0.02, noise
+    0.01), and a joint that leans on its end stop reads so far beyond it."""
     tilt_trip_rad: float | None = None
+    attitude_error_rad: float = 0.09
+    """Largest error of a sound orientation, as an angle: two readings may be twice as far apart at rest. Training's is
+    0.05 about each of three axes."""
     base_ang_vel_trip_rad_s: float | None = None
+    base_ang_vel_trip_s: float = 0.05
+    """A rate of turn beyond the limit for this long: damp. A humanoid whose step catches a push reaches 8 rad/s in
+    passing; from upright, 6 rad/s take 0.17 s to a tilt of 1 rad, so that this still comes first."""
     backup: tuple[BackupTier, ...] = ("damp",)
     """What a soft trip falls back to, in order of preference: the first whose information is still trusted, and a
     recovery policy only where there is one. A biped mid-stride must not hold."""
@@ -99,8 +108,6 @@ class SafetyProfile:
     obs_trip_s: float = 2.0
     """Observations beyond `obs_z_trip` that exceed the others by this much time: hold. A finger that is caught behind
     another for a second, and frees itself, is no reason to."""
-    recoverability_trip: float = 0.5
-    """Estimated probability that the backup still succeeds, where a policy estimates it; below: hold."""
     workspace_low_m: tuple[float, ...] = ()
     """(3,) Corner of the box, in the frame of the robot's root body, that no tip of a chain may leave: hold. Empty:
     no box."""
@@ -142,7 +149,7 @@ class SafetyProfile:
                 raise ContractError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if any(not (math.isfinite(v) and v >= 0) for v in self.joint_load_nm):
             raise ContractError(f"joint_load_nm must be finite and not negative, got {self.joint_load_nm}")
-        for name in ("battery_trip_share", "recoverability_trip", "brake_effort_share", "tilt_warn_share"):
+        for name in ("battery_trip_share", "brake_effort_share", "tilt_warn_share"):
             if not 0 <= (getattr(self, name) or 0.0) <= 1:
                 raise ContractError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("overrun_warn_periods", "overrun_hold_periods"):

@@ -53,7 +53,6 @@ class Cause(str, Enum):
     OBJECT_LOST = "object_lost"
     OBJECT_INVALID = "object_invalid"
     OBJECT_DROPPED = "object_dropped"
-    RECOVERABILITY = "recoverability"
     WORKSPACE = "workspace"
     STAND_TRACKING = "stand_tracking"
     HOLD_EXPIRED = "hold_expired"
@@ -104,8 +103,8 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.STATE_JUMP, Severity.DAMP, 2, margins.state_jump),
     Check(Cause.TILT, Severity.DAMP, 2, margins.tilt, release=0.05),
     Check(Cause.TILT, Severity.WARN, 1, margins.tilt_warning, release=0.05),
-    Check(Cause.BASE_ANG_VEL, Severity.DAMP, 1, margins.base_ang_vel, release=0.1),
-    Check(Cause.JOINT_LIMIT, Severity.DAMP, 1, margins.joint_limit, release=0.1),
+    Check(Cause.BASE_ANG_VEL, Severity.DAMP, 2, margins.base_ang_vel, 0.1, lambda p: p.base_ang_vel_trip_s),
+    Check(Cause.JOINT_LIMIT, Severity.DAMP, 2, margins.joint_limit, release=0.1),
     Check(Cause.JOINT_VEL, Severity.DAMP, 4, margins.joint_vel, release=0.1),
     Check(Cause.JOINT_VEL, Severity.HOLD, 2, margins.joint_vel, release=0.1),
     Check(Cause.STATE_FROZEN, Severity.DAMP, 1, margins.state_frozen),
@@ -126,7 +125,6 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.OBJECT_LOST, Severity.HOLD, 1, margins.object_seen),
     Check(Cause.OBJECT_INVALID, Severity.HOLD, 1, margins.object_believed),
     Check(Cause.OBJECT_DROPPED, Severity.HOLD, 2, margins.object_near),
-    Check(Cause.RECOVERABILITY, Severity.HOLD, 2, margins.recoverability, release=0.1),
     Check(Cause.WORKSPACE, Severity.HOLD, 1, margins.workspace, release=0.05),
 )  # fmt: skip
 """In order of priority: of equal severities the first is the cause that is reported."""

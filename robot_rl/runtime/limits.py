@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from robot_rl.contract import OBJECT_FIELDS, Contract, EpisodeSpec, JointSpec
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import BackupTier, RobotSpec, SafetyProfile
+from robot_rl.runtime import braking
 from robot_rl.runtime.object_pose import ObjectLimits
 from robot_rl.runtime.workspace import Workspace
 
@@ -28,6 +29,7 @@ _PHYSICAL = {
     "imu_ang_vel_b": 50.0,
     "imu_lin_acc_b": 400.0,
 }
+_FAR_RAD = 1e6
 _FIELD_SIZE = {"imu_quat_wxyz": 4, "imu_ang_vel_b": 3, "imu_lin_acc_b": 3}
 """Fields that are not one number per joint."""
 
@@ -39,8 +41,11 @@ _STRICTER = {
     "state_damp_s": "lower",
     "soft_margin": "higher",
     "hard_margin_rad": "lower",
+    "joint_pos_error_rad": "lower",
     "tilt_trip_rad": "lower",
+    "attitude_error_rad": "lower",
     "base_ang_vel_trip_rad_s": "lower",
+    "base_ang_vel_trip_s": "lower",
     "hold_limit_s": "lower",
     "stand_duration_s": "higher",
     "stand_error_rad": "lower",
@@ -59,7 +64,6 @@ _STRICTER = {
     "policy_age_periods": "lower",
     "obs_z_trip": "lower",
     "obs_trip_s": "lower",
-    "recoverability_trip": "higher",
     "workspace_low_m": "higher",
     "workspace_high_m": "lower",
     "residual_bound_rad": "lower",
@@ -192,6 +196,9 @@ class SafetyLimits:
     """kg m², the profile's; None: unknown, and no braking bound."""
     brake_accel: Array | None
     """rad/s², what braking counts on: the profile's share of the effort, less the load, on the inertia."""
+    brake_lower: Array
+    """Where joints must have stopped: the hard limits; far away for those that the braking bound leaves alone."""
+    brake_upper: Array
     default_pos: Array
     stand_pos: Array
     """(n_joints,) rad, in which the robot waits for the policy: where its episodes begin, else the default pose."""
@@ -256,7 +263,8 @@ class SafetyLimits:
                 "two periods; run the loop several times per policy step"
             )
         effort = np.minimum(_column(robot, "effort_limit_nm"), _column(contract, "effort_limit_nm"))
-        inertia, brake_accel = _braking(robot, profile, effort)
+        inertia, brake_accel = braking.counted_on(robot, profile, effort)
+        braked = ~braking.carries(robot, contract, inertia)
         fields, sizes, low, high = _state_bounds(contract, profile, len(robot.joints))
         return SafetyLimits(
             profile=profile,
@@ -278,6 +286,8 @@ class SafetyLimits:
             effort=effort,
             inertia=inertia,
             brake_accel=brake_accel,
+            brake_lower=np.where(braked, lower, -_FAR_RAD),
+            brake_upper=np.where(braked, upper, _FAR_RAD),
             default_pos=default,
             stand_pos=stand,
             object=ObjectLimits.make(contract, episode),
@@ -303,23 +313,6 @@ def _differences(base: SafetyProfile, changed: SafetyProfile) -> dict[str, Any]:
         for f in dataclasses.fields(base)
         if getattr(changed, f.name) != getattr(base, f.name)
     }
-
-
-def _braking(robot: RobotSpec, profile: SafetyProfile, effort: Array) -> tuple[Array | None, Array | None]:
-    """(n_joints,) inertia and acceleration that the braking bound computes with; None where it cannot."""
-    share = profile.brake_effort_share
-    if not profile.joint_inertia_kg_m2 or share is None:
-        return None, None
-    inertia = np.asarray(profile.joint_inertia_kg_m2, np.float64)
-    load = np.asarray(profile.joint_load_nm or (0.0,) * len(inertia), np.float64)
-    left = share * effort - load
-    weak = [j.name for j, torque in zip(robot.joints, left, strict=True) if not torque > 0]
-    if weak:
-        raise ConfigError(
-            f"brake_effort_share {share} of the effort limit, less joint_load_nm, leaves nothing to brake "
-            f"{', '.join(weak)}"
-        )
-    return inertia, left / inertia
 
 
 def _column(source: RobotSpec | Contract, field: str) -> Array:

@@ -111,9 +111,9 @@ def base_ang_vel(reading: Reading) -> float | None:
 def joint_limit(reading: Reading) -> float | None:
     if reading.measured is None:
         return None
-    limits, q = reading.limits, reading.measured.joint_pos
+    limits, profile, q = reading.limits, reading.limits.profile, reading.measured.joint_pos
     excess = np.maximum(limits.lower - q, q - limits.upper)
-    return below(float(excess.max()), max(limits.profile.hard_margin_rad, 1e-9))
+    return below(float(excess.max()), max(profile.hard_margin_rad + profile.joint_pos_error_rad, 1e-9))
 
 
 def joint_vel(reading: Reading) -> float | None:
@@ -216,11 +216,6 @@ def object_near(reading: Reading) -> float | None:
         return None
     away = track.pose.pos - limits.start.pos_m
     return below(float(away @ away) ** 0.5, limits.start.lost_distance_m)
-
-
-def recoverability(reading: Reading) -> float | None:
-    target = reading.target
-    return None if target is None else above(target.recoverability, reading.limits.profile.recoverability_trip)
 
 
 def workspace(reading: Reading) -> float | None:

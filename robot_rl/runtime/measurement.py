@@ -16,7 +16,6 @@ Array = NDArray[np.float64]
 QUAT_NORM_TOLERANCE = 0.05
 JOINT_JUMP_RAD = 0.05
 """Change of a joint between two readings that needs no explanation by its speed: resolution and noise."""
-ATTITUDE_JUMP_RAD = 0.05
 _BASE_RATE_RAD_S = 6.0
 """Largest rate of turn where the profile names none."""
 
@@ -108,6 +107,7 @@ def jump(new: Measurement, last: Measurement | None, seen_s: float, limits: Safe
         # q and -q are the same orientation.
         norms = float(new.quat_wxyz @ new.quat_wxyz) * float(last.quat_wxyz @ last.quat_wxyz)
         cosine = min(1.0, abs(float(new.quat_wxyz @ last.quat_wxyz)) / math.sqrt(norms))
-        rate = limits.profile.base_ang_vel_trip_rad_s or _BASE_RATE_RAD_S
-        share = max(share, 2.0 * math.acos(cosine) / (ATTITUDE_JUMP_RAD + rate * elapsed))
+        profile = limits.profile
+        rate = profile.base_ang_vel_trip_rad_s or _BASE_RATE_RAD_S
+        share = max(share, 2.0 * math.acos(cosine) / (2.0 * profile.attitude_error_rad + rate * elapsed))
     return share

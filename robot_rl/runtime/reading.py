@@ -38,8 +38,6 @@ class Target:
     """The policy raised an error instead of answering."""
     obs_z: float | None = None
     """Largest distance of an entry of its observation from the mean of training, in standard deviations."""
-    recoverability: float | None = None
-    """Probability that the backup still succeeds from here, where a policy estimates it."""
     tier: BackupTier | None = None
     """The backup that asks for it; None: no backup is in force."""
 

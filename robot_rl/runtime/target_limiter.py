@@ -59,7 +59,7 @@ class TargetLimiter:
         self._low_pass = None if cut_off is None else 1.0 - float(np.exp(-2.0 * np.pi * cut_off * dt))
         self._bounded = limits.brake_accel is not None or profile.effort_clamp_share is not None
         # Both directions at once: a joint's lower limit is the upper one of its mirror image.
-        self._limit = convert(_mirrored(limits.lower, limits.upper, batch))
+        self._limit = convert(_mirrored(limits.brake_lower, limits.brake_upper, batch))
         self._kp, self._kd = convert(limits.kp), convert(limits.kd)
         self._effort, self._least_effort = convert(limits.effort), convert(-limits.effort)
         clamp = np.inf if profile.effort_clamp_share is None else profile.effort_clamp_share

@@ -141,4 +141,6 @@ def test_committed_tables_are_of_these_faults_and_thresholds(folder: str) -> Non
     limits = SafetyLimits.make(spec, bundle.contract, data["loop_period_s"])
     expected = {c.name: None if c.expect is None else c.expect.within(limits) for c in select(bundle, spec)}
     assert {name: row["threshold_s"] for name, row in data["faults"].items()} == pytest.approx(expected)
+    assert data["ordinary"]["minutes"] >= 20
+    assert not data["ordinary"]["problem"]
     assert (POLICIES / folder / "FAULTS.md").read_text().startswith("# Faults: passed")

@@ -111,7 +111,6 @@ RUNNING = Target(np.zeros(29), "policy")
         (Cause.BATTERY, Information.BASE),
         (Cause.JOINT_VEL, Information.POLICY),
         (Cause.POLICY_ERROR, Information.POLICY),
-        (Cause.RECOVERABILITY, Information.POLICY),
     ],
 )
 def test_what_a_cause_leaves_to_be_trusted(cause: Cause, known: Information) -> None:

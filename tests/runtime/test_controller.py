@@ -336,7 +336,7 @@ HUMANOID_FAULTS = {
         lambda s: with_field(s, "imu_quat_wxyz", s.imu_quat_wxyz[:, [1, 2, 3, 0]]), "damp", Cause.STATE_JUMP, 0.02,
     ),
     "quaternion zero": (lambda s: with_field(s, "imu_quat_wxyz", np.zeros((1, 4))), "damp", Cause.STATE_INVALID, 0.02),
-    "spin": (lambda s: with_field(s, "imu_ang_vel_b", np.full((1, 3), 4.0)), "damp", Cause.BASE_ANG_VEL, 0.0),
+    "spin": (lambda s: with_field(s, "imu_ang_vel_b", np.full((1, 3), 4.0)), "damp", Cause.BASE_ANG_VEL, 0.05),
     "no imu": (lambda s: with_field(s, "imu_quat_wxyz", None), "damp", Cause.STATE_INVALID, 0.02),
 }  # fmt: skip
 CASES = [(r, name, *f) for r in (LEAP_HAND, UNITREE_G1) for name, f in FAULTS.items()]

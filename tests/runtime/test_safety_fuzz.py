@@ -76,7 +76,6 @@ class Fuzz:
             fresh=bool(rng.random() < 0.5),
             failed=self.odd(),
             obs_z=None if rng.random() < 0.3 else self.number(3.0),
-            recoverability=None if rng.random() < 0.7 else self.number(0.9),
         )
 
     def tick(self) -> str:

@@ -107,6 +107,21 @@ def test_braking_bound(pos: float, vel: float, sign: float) -> None:
     assert "braking" in changed
 
 
+def test_an_ankle_keeps_its_torque_though_its_foot_alone_could_not_be_stopped() -> None:
+    limits = SafetyLimits.make(UNITREE_G1, TinyPolicy(UNITREE_G1).contract(), 0.02)
+    left_alone = {n for n, low in zip(UNITREE_G1.joint_names, limits.brake_lower, strict=True) if low < -100.0}
+    kinds = {n.split("_", 1)[1].removesuffix("_joint") for n in left_alone}
+    assert kinds == {"ankle_pitch", "ankle_roll", "wrist_roll", "wrist_pitch", "wrist_yaw"}
+    wanted = limits.default_pos.copy()
+    ankle = UNITREE_G1.joint_names.index("left_ankle_roll_joint")
+    wanted[ankle] = limits.soft_upper[ankle]
+    near = limits.default_pos.copy()
+    near[ankle] = limits.upper[ankle] - 0.1
+    position = wanted.copy()
+    TargetLimiter(limits).limit(position, wanted, near, np.zeros(29), 0.0, policy=False)
+    np.testing.assert_array_equal(position, wanted)
+
+
 def test_far_from_a_limit_the_bound_does_nothing() -> None:
     limits = joint_limits(UNDER_DAMPED, DT)
     assert limited(limits, 1.0, joint_pos=0.0, joint_vel=5.0) == (1.0, set())

@@ -14,9 +14,12 @@ from robot_rl.commands.result import Result
 from robot_rl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robot_rl.bundle.load import Bundle
+    from robot_rl_sim.faults.ordinary import Ordinary
     from robot_rl_sim.faults.report import Finding
 
 _LOOP_RATE_HZ = 100.0
+_WORLDS = 64
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class FaultsArgs:
     """Break sensors, links, clock, process, policy and body of a simulated robot, and see what the runtime does.
 
     Every fault must be noticed within its threshold and one tick, and no command may lie outside the limits; otherwise
-    it fails, naming the fault. The same is run without the safety filter, for comparison.
+    it fails, naming the fault. The same is run without the safety filter, for comparison. And for minutes nothing is
+    broken at all, as in training, its sensors' errors and pushes included: the filter must not trip a sound robot.
     """
 
     bundle: Annotated[Path, tyro.conf.Positional]
@@ -37,6 +41,8 @@ class FaultsArgs:
     """The first one."""
     loop_rate_hz: float | None = None
     """Rate of the control loop. Default: the lowest of 100 Hz or more that the policy's rate divides."""
+    minutes: float = 20.0
+    """Of ordinary operation, in 64 worlds at once. 0: none; nor with `--only`."""
     robot: Literal["mismatched", "nominal"] = "mismatched"
     """Dynamics and sensors: unlike those of training, or as modelled."""
     bare: bool = True
@@ -93,13 +99,29 @@ def _run_in_process(args: FaultsArgs) -> Result:
         bare=args.bare,
         note=_print_progress,
     )
-    data = page.data_of(report, _command_line(args))
+    ordinary = _run_ordinary(args, bundle) if args.minutes and not args.only else None
+    data = page.data_of(report, ordinary, _command_line(args))
     paths = _paths(args)
     picture = page.write_report(*paths, data)
     print(f"written: {', '.join(map(str, (*paths, picture)))}", flush=True)
     details = {"faults": str(paths[0]), "page": str(paths[1])}
-    rows = page.rows(data["faults"])
+    rows = (*page.rows(data["faults"]), *page.ordinary_rows(data["ordinary"]))
     return Result(ok=data["passed"], rows=rows, reason=data["reason"], details=details, quiet=True)
+
+
+def _run_ordinary(args: FaultsArgs, bundle: Bundle) -> Ordinary:
+    from robot_rl.env import get_task
+    from robot_rl_sim.commands.gate import training_randomization
+    from robot_rl_sim.env import SimVecEnv
+    from robot_rl_sim.faults.ordinary import run_ordinary
+
+    task = get_task(bundle.manifest.task)
+    env = task.make_env(num_envs=_WORLDS, seed=args.seed, randomize=training_randomization(bundle, task))
+    if not isinstance(env, SimVecEnv):
+        raise ConfigError(f"task {task.name!r} is not simulated here; use --minutes 0")
+    ordinary = run_ordinary(bundle, env, args.minutes, args.seed)
+    print(f"none/training: {ordinary.wrong.total()} of {ordinary.episodes} episodes tripped for no reason", flush=True)
+    return ordinary
 
 
 def _print_progress(finding: Finding) -> None:
@@ -115,6 +137,7 @@ def _command_line(args: FaultsArgs) -> str:
     words += [f"--loop-rate-hz {args.loop_rate_hz:g}"] if args.loop_rate_hz else []
     words += [f"--robot {args.robot}"] if args.robot != "mismatched" else []
     words += ["--only " + " ".join(args.only)] if args.only else []
+    words += [f"--minutes {args.minutes:g}"] if args.minutes != FaultsArgs.minutes else []
     return " ".join([*words, *([] if args.bare else ["--no-bare"])])
 
 

@@ -108,7 +108,8 @@ def _too_fast(sight: Sight) -> bool:
 
 
 def _past_the_limit(sight: Sight) -> bool:
-    q, margin = sight.state.joint_pos[0], sight.limits.profile.hard_margin_rad
+    q, profile = sight.state.joint_pos[0], sight.limits.profile
+    margin = profile.hard_margin_rad + profile.joint_pos_error_rad
     return bool((np.maximum(sight.limits.lower - q, q - sight.limits.upper) > margin).any())
 
 
@@ -117,7 +118,9 @@ def _misread(sight: Sight) -> bool:
 
 
 OLD = Expect((Cause.STATE_STALE,), Severity.HOLD, debounce(Cause.STATE_STALE), due=_old)
-FALL = Expect(_BODY, Severity.HOLD, debounce(Cause.TILT), due=_tipped)
+FALL = Expect(
+    _BODY, Severity.HOLD, lambda lim: max(debounce(c)(lim) for c in (Cause.TILT, Cause.BASE_ANG_VEL)), due=_tipped
+)
 SHOVED = Expect(_BODY, Severity.HOLD, debounce(Cause.JOINT_VEL), due=_too_fast)
 DRIFTED = Expect(_BODY, Severity.HOLD, debounce(Cause.JOINT_LIMIT), due=_past_the_limit)
 MISREAD = Expect((Cause.STATE_FROZEN,), Severity.DAMP, lambda limits: limits.state_damp_s, due=_misread)

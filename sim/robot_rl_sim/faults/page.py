@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from robot_rl.commands.result import Row
+from robot_rl_sim.faults.ordinary import Ordinary
+from robot_rl_sim.faults.ordinary import figures as ordinary_figures
 from robot_rl_sim.faults.plot import write_plot
 from robot_rl_sim.faults.report import FaultReport, Finding
 from robot_rl_sim.faults.trial import WATCH_S, Peaks
@@ -42,10 +44,11 @@ def figures(finding: Finding) -> dict[str, Any]:
     return out
 
 
-def data_of(report: FaultReport, command: str) -> dict[str, Any]:
+def data_of(report: FaultReport, ordinary: Ordinary | None, command: str) -> dict[str, Any]:
     """All that is written; `command` repeats it."""
     faults = {f.case.name: figures(f) for f in report.findings}
-    why = failures(faults)
+    sound = None if ordinary is None else ordinary_figures(ordinary)
+    why = "; ".join(filter(None, (failures(faults), "" if sound is None else sound["problem"])))
     return {
         "task": report.bundle.manifest.task,
         "contract_digest": report.bundle.contract.digest(),
@@ -56,6 +59,7 @@ def data_of(report: FaultReport, command: str) -> dict[str, Any]:
         "left_out": report.left_out,
         "passed": not why,
         "reason": why,
+        "ordinary": sound,
         "faults": faults,
     }
 
@@ -69,6 +73,32 @@ def rows(faults: Mapping[str, Mapping[str, Any]], prefix: str = "fault") -> tupl
             ratio = value / threshold_s if threshold_s and value is not None else None
             out.append(Row(f"{prefix}/{fault}/{name}", value, "", None if ratio is None else "threshold", ratio))
     return tuple(out)
+
+
+def ordinary_rows(ordinary: Mapping[str, Any] | None) -> tuple[Row, ...]:
+    """fault/none/training/<figure>."""
+    if ordinary is None:
+        return ()
+    return tuple(Row(f"fault/none/training/{name}", v, "") for name, v in ordinary.items() if name != "causes")
+
+
+def _ordinary_lines(ordinary: Mapping[str, Any] | None) -> list[str]:
+    if ordinary is None:
+        return []
+    causes = ", ".join(f"{cause} {n}" for cause, n in ordinary["causes"].items())
+    ended = f" {ordinary['failed']} other episodes ended in a fall." if ordinary["failed"] else ""
+    return [
+        "## Nothing is broken",
+        "",
+        f"In {ordinary['minutes']:.0f} minutes of ordinary operation the safety filter tripped a sound robot in "
+        f"{ordinary['trips']} of {ordinary['episodes']} episodes{f' ({causes})' if causes else ''}: "
+        f"{ordinary['trips_per_hour']:.1f} an hour, "
+        f"{ordinary['share']:.1%} of the episodes, 95 % interval (Clopper and Pearson) {ordinary['share_low']:.1%} to "
+        f"{ordinary['share_high']:.1%}.{ended} Ordinary means training's own environment: its dynamics, pushes and "
+        "errors of sensors, targets bounded as by the filter, checks at the policy's rate. A trip within a second "
+        "before the task counts the episode as failed would be right, and is not counted.",
+        "",
+    ]
 
 
 def failures(faults: Mapping[str, Mapping[str, Any]]) -> str:
@@ -129,6 +159,7 @@ def write_report(data_path: Path, page_path: Path, data: Mapping[str, Any]) -> P
         "safety filter / without any, the same seeds. All commands, before and after, were finite and inside the "
         "limits, unless the verdict says otherwise.",
         "",
+        *_ordinary_lines(data["ordinary"]),
         *markdown(("tolerated, or noticed by its consequences", "because"), reasons),
     ]
     write(page_path, "\n".join(lines) + "\n")
