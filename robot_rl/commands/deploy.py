@@ -73,6 +73,7 @@ class DeployArgs:
 def run(args: DeployArgs) -> Result:
     from robot_rl.bundle.load import load_bundle
     from robot_rl.commands.object_goals import SETTLE_S, object_goals
+    from robot_rl.runtime.braking import under_damped
     from robot_rl.runtime.controller import Controller
     from robot_rl.runtime.interface import MonotonicClock
     from robot_rl.runtime.loop import run as run_loop
@@ -92,6 +93,9 @@ def run(args: DeployArgs) -> Result:
     # Built before anything is connected: a bundle that must not run here never meets a robot.
     recovery = None if args.recovery is None else load_bundle(args.recovery)
     controller = Controller(bundle, spec, loop_period_s, recovery=recovery)
+    limits = controller.limits
+    if warning := under_damped(spec.joint_names, limits.kp, limits.kd, limits.inertia):
+        print(f"warning: {warning}", flush=True)
     if args.record is None and interface not in SIMULATED:
         args = replace(args, record=Path("logs") / f"{spec.name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.mcap")
     if interface == "ros":

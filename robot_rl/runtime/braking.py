@@ -11,6 +11,9 @@ from robot_rl.robots import RobotSpec, SafetyProfile
 
 Array = NDArray[np.float64]
 
+LOWEST_DAMPING_RATIO = 0.7
+"""A joint damped less overshoots where it is sent, also beyond a limit."""
+
 
 def counted_on(robot: RobotSpec, profile: SafetyProfile, effort: Array) -> tuple[Array | None, Array | None]:
     """(n_joints,) inertia and acceleration that the braking bound computes with; None where it cannot."""
@@ -31,7 +34,7 @@ def counted_on(robot: RobotSpec, profile: SafetyProfile, effort: Array) -> tuple
 
 def carries(robot: RobotSpec, contract: Contract, inertia: Array | None) -> NDArray[np.bool_]:
     """(n_joints,) whether the braking bound would do harm: joints of a robot that stands on its limbs, damped so well,
-    kd >= 2 sqrt(kp I), that they do not overshoot a target that is clipped to the limits (braking.md, "soft").
+    ζ >= 1, that they do not overshoot a target that is clipped to the limits (braking.md, "soft").
 
     They are a humanoid's ankles, above all. On the ground an ankle moves the whole robot instead of a foot, and a bound
     made for the foot would leave it a tenth of the torque that balance takes.
@@ -39,4 +42,25 @@ def carries(robot: RobotSpec, contract: Contract, inertia: Array | None) -> NDAr
     if inertia is None or not robot.floating_base:
         return np.zeros(len(robot.joints), np.bool_)
     kp, kd = (np.array([getattr(j, gain) for j in contract.joints]) for gain in ("kp_nm_rad", "kd_nms_rad"))
-    return kd >= 2.0 * np.sqrt(kp * inertia)
+    return damping_ratios(kp, kd, inertia) >= 1.0
+
+
+def damping_ratios(kp: Array, kd: Array, inertia: Array) -> Array:
+    """ζ = kd / (2 sqrt(kp I)) of each joint as a mass-spring-damper on its own."""
+    return kd / (2.0 * np.sqrt(kp * inertia))
+
+
+def under_damped(names: tuple[str, ...], kp: Array, kd: Array, inertia: Array | None) -> str:
+    """A warning that names the joints below LOWEST_DAMPING_RATIO, worst first; empty if there are none, or if nobody
+    knows the inertia."""
+    if inertia is None:
+        return ""
+    found = [
+        (z, name)
+        for z, name in zip(damping_ratios(kp, kd, inertia).tolist(), names, strict=True)
+        if z < LOWEST_DAMPING_RATIO
+    ]
+    joints = ", ".join(f"{name} {z:.2f}" for z, name in sorted(found))
+    return (
+        f"damping ratio below {LOWEST_DAMPING_RATIO}, held back by the braking bound alone: {joints}" if found else ""
+    )

@@ -27,6 +27,7 @@ BUNDLE = Path(__file__).parents[2] / "policies/leap_hand/leap-reach/v1"
         ("policy_nan/lasting", "policy_invalid", "hold", False),
         ("policy_hangs/lasting", "expired", "run", True),
         ("second_publisher/watchdog", "", "run", False),
+        ("second_publisher/robot", "", "run", False),
     ],
 )
 def test_a_fault_over_ros(ros_domain: int, name: str, cause: str, mode: str, damped: bool) -> None:

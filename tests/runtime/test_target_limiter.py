@@ -31,6 +31,7 @@ from robot_rl.benchmarks.braking import (
 )  # fmt: skip
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec
+from robot_rl.runtime.braking import under_damped
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.target_limiter import MODIFICATIONS, TargetLimiter
 from robot_rl.testing.bundles import TinyPolicy
@@ -286,3 +287,11 @@ def test_what_cannot_brake_is_refused() -> None:
         joint_limits(UNDER_DAMPED, DT, joint_load_nm=(20.0,))
     with pytest.raises(ContractError, match="brake_effort_share must be in"):
         joint_limits(UNDER_DAMPED, DT, brake_effort_share=1.5)
+
+
+def test_under_damped_joints_are_named_worst_first() -> None:
+    # ζ = kd / (2 sqrt(kp I)): 0.25, 1 and 0.5.
+    kp, kd, inertia = np.array([4.0, 1.0, 1.0]), np.array([1.0, 2.0, 1.0]), np.ones(3)
+    assert under_damped(("a", "b", "c"), kp, kd, inertia).endswith("alone: a 0.25, c 0.50")
+    assert under_damped(("b",), kp[1:2], kd[1:2], inertia[1:2]) == ""
+    assert under_damped(("a", "b", "c"), kp, kd, None) == ""

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.robots import RobotSpec
+from robot_rl.runtime.braking import LOWEST_DAMPING_RATIO, damping_ratios
 from robot_rl_sim.coupling import find_followers, is_single
 from robot_rl_sim.importing.findings import Findings
-from robot_rl_sim.importing.loads import Loads, damping_ratios, find_loads
+from robot_rl_sim.importing.loads import Loads, find_loads
 from robot_rl_sim.models import load_model
 
-LOWEST_DAMPING_RATIO = 0.7
 """Below it a joint overshoots its target by more than 5 %, and clipping targets does not keep it inside its limits."""
 _MASS_KG = (1e-4, 500.0)
 """Of one moving body: outside, somebody confused units."""

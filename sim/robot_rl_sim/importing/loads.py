@@ -51,8 +51,3 @@ def find_loads(model: mujoco.MjModel, joints: list[str], lower: Array, upper: Ar
         lightest = np.minimum(lightest, 1 / np.diag(np.linalg.inv(reduced))[columns])
         gravity = np.maximum(gravity, np.abs(along.T @ (data.qfrc_bias - data.qfrc_passive))[columns])
     return Loads(inertia, lightest, gravity)
-
-
-def damping_ratios(kp: Array, kd: Array, inertia: Array) -> Array:
-    """ζ = kd / (2 sqrt(kp I)) of each joint as a mass-spring-damper on its own."""
-    return kd / (2 * np.sqrt(kp * inertia))

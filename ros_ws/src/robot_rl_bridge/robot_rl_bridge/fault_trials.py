@@ -210,7 +210,9 @@ class Trials:
         with self._station() as station:
             rig = station.rig
             publisher = rig.node.create_publisher(Float64MultiArray, topic, ros_compat.COMMAND_QOS)
-            rig.until(lambda: publisher.get_subscription_count() > 0, 5.0)
+            # The rig listens to the robot's topic, too: it is the receiver that must have been found.
+            listeners = 1 if topic == INPUT_TOPIC else 2
+            rig.until(lambda: publisher.get_subscription_count() >= listeners, 5.0)
             writer = converters.CommandWriter(LEAP_HAND.joint_names)
             for number in range(1, RIVAL_COMMANDS + 1):
                 now = time.monotonic()
@@ -221,9 +223,11 @@ class Trials:
             return station.tolerated("" if refused > 0.5 * RIVAL_COMMANDS else f"only {refused} commands were refused")
 
     def _refused(self, rig: Rig, topic: str) -> int:
+        sent_s = time.monotonic()
         if topic == COMMAND_TOPIC:
+            rig.until(lambda: float(rig.emulator["time_s"]) > sent_s, 5.0)
             return int(rig.emulator["commands_rejected"].get("another sender is in command", 0))
-        rig.until(lambda: bool(rig.operator.watchdog), 5.0)
+        rig.until(lambda: float(rig.operator.watchdog.get("time_s", 0.0)) > sent_s, 5.0)
         return int(rig.operator.watchdog["refused_commands"])
 
     def _bad_command(self) -> Outcome:
