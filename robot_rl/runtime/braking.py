@@ -55,12 +55,6 @@ def under_damped(names: tuple[str, ...], kp: Array, kd: Array, inertia: Array | 
     knows the inertia."""
     if inertia is None:
         return ""
-    found = [
-        (z, name)
-        for z, name in zip(damping_ratios(kp, kd, inertia).tolist(), names, strict=True)
-        if z < LOWEST_DAMPING_RATIO
-    ]
-    joints = ", ".join(f"{name} {z:.2f}" for z, name in sorted(found))
-    return (
-        f"damping ratio below {LOWEST_DAMPING_RATIO}, held back by the braking bound alone: {joints}" if found else ""
-    )
+    ratios = sorted(zip(damping_ratios(kp, kd, inertia).tolist(), names, strict=True))
+    joints = ", ".join(f"{name} {ratio:.2f}" for ratio, name in ratios if ratio < LOWEST_DAMPING_RATIO)
+    return joints and f"damping ratio below {LOWEST_DAMPING_RATIO}, held back by the braking bound alone: {joints}"
