@@ -108,7 +108,7 @@ def run(args: DeployArgs) -> Result:
             about = {"interface": interface, "unit": "" if unit is None else unit.serial}
             recorder = Recorder(args.record, controller, full=not args.trips_only, about=about)
             stack.enter_context(recorder)
-        robot = drivers.connect(interface, spec, unit, bundle.manifest if _reads_object(bundle) else None)
+        robot = drivers.connect(interface, spec, unit, bundle.manifest if bundle.contract.reads_object else None)
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]
         goals = None if args.command else object_goals(controller, robot, again=args.auto_run)
@@ -135,12 +135,6 @@ def run(args: DeployArgs) -> Result:
     reason = session.failure() if args.auto_run else ""
     details = {"ended_by": report.reason, "modes": session.modes, "bundle": str(args.bundle), "robot": spec.name}
     return Result(ok=not reason, rows=rows, reason=reason, details=details)
-
-
-def _reads_object(bundle: Bundle) -> bool:
-    from robot_rl.contract import OBJECT_FIELDS
-
-    return any(t.source == "state" and t.name in OBJECT_FIELDS for t in bundle.contract.inputs)
 
 
 def balances(bundle: Bundle) -> bool:

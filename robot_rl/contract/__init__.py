@@ -1,6 +1,6 @@
 """The contract between training and robot, and the values that it describes. Imports nothing heavier than numpy."""
 
-from robot_rl.contract.episode import OBJECT_FIELDS, EpisodeSpec, ObjectStart, TurnGoals
+from robot_rl.contract.episode import EpisodeSpec, ObjectStart, TurnGoals
 from robot_rl.contract.spec import (
     SCHEMA_VERSION,
     ActionSpec,
@@ -9,6 +9,7 @@ from robot_rl.contract.spec import (
     TensorSpec,
 )
 from robot_rl.contract.state import (
+    OBJECT_FIELDS,
     STATE_FIELDS,
     Command,
     JointCommand,

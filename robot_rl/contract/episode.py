@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from robot_rl.contract.spec import Contract, dataclass_from
+from robot_rl.contract.state import OBJECT_FIELDS
 from robot_rl.errors import ContractError
 
 Vector3 = tuple[float, float, float]
-OBJECT_FIELDS = ("object_pos", "object_quat_wxyz")
-"""RobotState fields that no sensor of the robot's own measures, but a camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class EpisodeSpec:
                 raise ContractError(
                     f"episode: joint {joint.name!r} starts at {value}, outside [{joint.lower_rad}, {joint.upper_rad}]"
                 )
-        if self.object is not None and not any(t.name in OBJECT_FIELDS for t in contract.inputs):
+        if self.object is not None and not contract.reads_object:
             raise ContractError(f"episode: has an object, but the policy reads none of {', '.join(OBJECT_FIELDS)}")
         if self.goals is not None and (contract.command is None or contract.command.shape != (4,)):
             raise ContractError("episode: has goal orientations, but the policy's command is no quaternion")

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from robot_rl.contract.state import STATE_FIELDS
+from robot_rl.contract.state import OBJECT_FIELDS, STATE_FIELDS
 from robot_rl.errors import ContractError
 
 SCHEMA_VERSION = 1
@@ -179,6 +179,11 @@ class Contract:
     @property
     def command(self) -> TensorSpec | None:
         return next((t for t in self.inputs if t.source == "command"), None)
+
+    @property
+    def reads_object(self) -> bool:
+        """Whether the policy goes by the pose of an object."""
+        return any(t.source == "state" and t.name in OBJECT_FIELDS for t in self.inputs)
 
     @property
     def observation_dim(self) -> int:

@@ -50,6 +50,8 @@ NumpyState = RobotState[NDArray[Any]]
 
 STATE_FIELDS: tuple[str, ...] = tuple(n for n in RobotState.__dataclass_fields__ if not n.endswith("stamp_s"))
 """Names that a TensorSpec of source "state" may carry."""
+OBJECT_FIELDS: tuple[str, ...] = ("object_pos", "object_quat_wxyz")
+"""Those that no sensor of the robot's own measures, but a camera."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class _Watch:
     def __init__(self, env: SimVecEnv, limits: SafetyLimits) -> None:
         self._sim = env.sim
         readings = make_readings(env.sim, env.mdp.robot, env.mdp.object_body)
-        self._readings = {f: readings[f] for f in limits.state_fields}
+        fields = limits.state_fields if limits.object is None else (*limits.state_fields, *limits.object.fields)
+        self._readings = {f: readings[f] for f in fields}
         self._limits = limits
         self._memory = [SafetyMemory.start(limits) for _ in range(env.num_envs)]
 

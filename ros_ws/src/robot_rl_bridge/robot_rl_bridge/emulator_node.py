@@ -26,7 +26,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from robot_rl.bundle.load import load_bundle
-from robot_rl.contract import OBJECT_FIELDS, JointCommand, NumpyState
+from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import get_robot, robot_names
 from robot_rl.runtime.signals import stop_on_signals
@@ -225,8 +225,7 @@ def _scene(path: str) -> ObjectScene | None:
     if not path:
         return None
     bundle = load_bundle(path)
-    reads = any(t.source == "state" and t.name in OBJECT_FIELDS for t in bundle.contract.inputs)
-    return ObjectScene.of(bundle.manifest.task) if reads else None
+    return ObjectScene.of(bundle.manifest.task) if bundle.contract.reads_object else None
 
 
 def main() -> int:
