@@ -14,8 +14,8 @@ from robot_rl.runtime.backups import Information, trusted
 from robot_rl.runtime.checks import LATCHED, Cause, Severity, Target
 from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.modes import Mode, Request
-from robot_rl.runtime.object_pose import ObjectLimits, ObjectPose, ObjectTrack, jump, turn_between
-from robot_rl.runtime.safety import SafetyMemory, believable, filter_command
+from robot_rl.runtime.object_pose import ObjectLimits, ObjectPose, ObjectTrack, believable, jump, turn_between
+from robot_rl.runtime.safety import SafetyMemory, filter_command
 from robot_rl.runtime.start_gates import Situation, refusals
 from robot_rl.testing.bundles import TinyPolicy
 
@@ -64,7 +64,7 @@ class Bench:
         self.t += DT
         target = Target(np.array(GRASP), kind)
         reading = state(self.t, seen_s, **pose)
-        self.believed = believable(reading, 0.0, LIMITS, self.memory)
+        self.believed = believable(reading, 0.0, LIMITS.object, self.memory.object)
         self.command, verdict, self.memory = filter_command(reading, 0.0, target, LIMITS, self.memory, self.t)
         return verdict.severity, verdict.cause
 
@@ -162,9 +162,8 @@ def test_the_object_is_older_than_the_joints_by_the_cameras_latency() -> None:
     track = ObjectTrack().after(state(10.0, 9.92), LIMITS.object, in_use=False)  # type: ignore[arg-type]
     assert track.pose is not None
     assert track.pose.stamp_s == 9.92
-    memory = dataclasses.replace(SafetyMemory.start(LIMITS), object=track)
-    assert believable(state(10.0, 9.92), 0.01, LIMITS, memory)
-    assert not believable(state(10.0, 9.92), 0.03, LIMITS, memory), "0.11 s"
+    assert believable(state(10.0, 9.92), 0.01, LIMITS.object, track)
+    assert not believable(state(10.0, 9.92), 0.03, LIMITS.object, track), "0.11 s"
 
 
 def test_after_a_lost_object_the_robot_itself_is_trusted_and_no_reset_is_asked() -> None:
