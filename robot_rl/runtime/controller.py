@@ -113,7 +113,7 @@ class Controller:
         self._note = self._command.take(command)
         operator = self._operator_input(now_s)
         self._expire(now_s)
-        self._grant_request(age_s, now_s)
+        self._grant_request(state, age_s, now_s)
         before = time.perf_counter()
         sight = look(state, self._active_limits, self._memory)
         policy_step, target = self._target(state, sight, age_s, now_s)
@@ -258,7 +258,7 @@ class Controller:
             if self._tracking.lost(now_s):
                 self._change(Event.STAND_ABORTED, now_s, Cause.STAND_TRACKING)
 
-    def _grant_request(self, age_s: float, now_s: float) -> None:
+    def _grant_request(self, state: NumpyState | None, age_s: float, now_s: float) -> None:
         request = self._request
         if request == Request.RESET and self.mode == Mode.FAULT:
             # The stop has done its work: the robot is damped, and stays so unless this tick's verdict is green.
@@ -266,7 +266,7 @@ class Controller:
         if request is None or request == Request.RESET:
             return
         self._request = None
-        missing = refusals(request, self.mode, self._situation(age_s, now_s))
+        missing = refusals(request, self.mode, self._situation(state, age_s, now_s))
         if missing:
             self._note = f"{request.value} refused: {'; '.join(missing)}"
             return
@@ -276,13 +276,15 @@ class Controller:
             # Torque came on as damping; stand with the next tick.
             self._request = request
 
-    def _situation(self, age_s: float, now_s: float) -> Situation:
-        spec = self.bundle.contract.command
+    def _situation(self, state: NumpyState | None, age_s: float, now_s: float) -> Situation:
+        spec, track = self.bundle.contract.command, self._memory.object
+        if self.limits.object is not None:
+            track = track.after(state, self.limits.object, in_use=False)
         return Situation(
             limits=self.limits,
             now_s=now_s,
             age_s=age_s,
-            object=self._memory.object,
+            object=track,
             measured=self._memory.measured,
             verdict=self._verdict,
             settled_s=self._tracking.settled_s(now_s),
