@@ -34,7 +34,9 @@ class Health:
 class RobotInterface(Protocol):
     """A robot of n joints in the order of `spec.joints`. Usable as a context manager; leaving it damps and releases.
 
-    It may also have `health() -> Health | None`, the newest report of its own condition.
+    It may also have `health() -> Health | None`, the newest report of its own condition, and `rehearse() -> None`,
+    called shortly before a tick to do what can be done of `read` and `write` without effect, so that it is in the
+    caches.
     """
 
     spec: RobotSpec

@@ -94,10 +94,12 @@ def run(
             deadline = 0
             ahead_s = REHEARSE_S
             read_health: Callable[[], Health | None] = getattr(robot, "health", lambda: None)
+            rehearse_robot: Callable[[], None] = getattr(robot, "rehearse", lambda: None)
             while not reason:
                 if rehearse and period_s >= 4 * ahead_s:
                     clock.sleep_until(start_s + deadline * period_s - ahead_s)
                     controller.rehearse()
+                    rehearse_robot()
                 due_s = start_s + deadline * period_s
                 if wait_for_state is None:
                     clock.sleep_until(due_s)

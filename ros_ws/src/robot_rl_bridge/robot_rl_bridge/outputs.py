@@ -44,6 +44,8 @@ class CommandOutput:
     def __init__(self, node: Node, spec: RobotSpec, topic: str = COMMAND_TOPIC) -> None:
         self.topic = topic
         self._node, self._names = node, spec.joint_names
+        self._last: JointCommand | None = None
+        """The last one sent."""
         # A whole number that a float64 holds exactly.
         self._session, self._sequence = secrets.randbits(52), 0
         self._mirror = node.create_publisher(
@@ -63,9 +65,17 @@ class CommandOutput:
         self._sequence += 1
         self._writer.fill(command, session=self._session, sequence=self._sequence, now_s=now)
         self._publisher.publish(self._writer.to_bytes())
+        self._last = command
         if self._mirror.get_subscription_count():
             self._mirror.publish(converters.target_message(command, self._names, time.time()))
         return True
+
+    def rehearse(self) -> None:
+        """Make the last command's message again, and do not send it."""
+        if self._last is not None:
+            stamp_s = self._last.stamp_s
+            self._writer.fill(self._last, session=self._session, sequence=self._sequence, now_s=stamp_s)
+            self._writer.to_bytes()
 
     def close(self) -> None:
         """Destroy the publishers."""

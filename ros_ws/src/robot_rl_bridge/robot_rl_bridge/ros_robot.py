@@ -68,6 +68,7 @@ class RosRobot:
         self._imu: tuple[float, Array, Array, Array] | None = None
         self._state: NumpyState | None = None
         self._joint_stamps, self._imu_stamps = StampMapper(), StampMapper()
+        self._joint_data = self._imu_data = b""
 
     def open(self) -> None:
         """Create publishers and subscriptions, so that they can match before `connect` asks whether they did."""
@@ -138,6 +139,15 @@ class RosRobot:
             self._not_passed = 0 if time.monotonic() - self._passed_s < HEARTBEAT_LOST_S else self._not_passed + 1
         return command
 
+    def rehearse(self) -> None:
+        """Read the last messages and prepare the last command again, which changes nothing."""
+        if self._joint_data:
+            converters.decode_joint_state(self._read_joints(self._joint_data), self._order)
+        if self._imu_data:
+            converters.decode_imu(self._read_imu(self._imu_data))
+        if self._output is not None:
+            self._output.rehearse()
+
     def health(self) -> Health | None:
         """Commands in a row that the watchdog did not pass on, or that went to one that is gone; None without one."""
         return Health(time.monotonic(), lost_packets=self._not_passed) if self._watchdog else None
@@ -175,7 +185,7 @@ class RosRobot:
             if stamp_s is None:
                 raise MessageError("stamp is not newer than the last one")
             self._joints = (stamp_s, *converters.decode_joint_state(message, self._order))
-            self._state = None
+            self._state, self._joint_data = None, data
         except MessageError as error:
             self.reject(STATE_TOPIC, error)
 
@@ -187,7 +197,7 @@ class RosRobot:
             if stamp_s is None:
                 raise MessageError("stamp is not newer than the last one")
             self._imu = (stamp_s, *converters.decode_imu(message))
-            self._state = None
+            self._state, self._imu_data = None, data
         except MessageError as error:
             self.reject(IMU_TOPIC, error)
 
