@@ -58,19 +58,24 @@ class TargetLimiter:
         cut_off = limits.low_pass_hz
         self._low_pass = None if cut_off is None else 1.0 - float(np.exp(-2.0 * np.pi * cut_off * dt))
         self._bounded = limits.brake_accel is not None or profile.effort_clamp_share is not None
-        # Both directions at once: a joint's lower limit is the upper one of its mirror image.
-        self._limit = convert(_mirrored(limits.brake_lower, limits.brake_upper, batch))
-        self._kp, self._kd = convert(limits.kp), convert(limits.kd)
-        self._effort, self._least_effort = convert(limits.effort), convert(-limits.effort)
+
+        def both(upper: NDArray[np.float64], mirrored: NDArray[np.float64] | None = None) -> Any:
+            # Both directions at once: a joint's lower limit is the upper one of its mirror image.
+            pair = np.stack((upper, upper if mirrored is None else mirrored))
+            return convert(pair.reshape(2, *(1,) * len(batch), n))
+
+        self._limit = both(limits.brake_upper, -limits.brake_lower)
+        self._kp, self._kd = both(limits.kp), both(limits.kd)
+        self._effort, self._least_effort = both(limits.effort), both(-limits.effort)
         clamp = np.inf if profile.effort_clamp_share is None else profile.effort_clamp_share
-        self._most_effort = convert(clamp * limits.effort)
-        self._accel = None if limits.brake_accel is None else convert(limits.brake_accel)
+        self._most_effort = both(clamp * limits.effort)
+        self._accel = None if limits.brake_accel is None else both(limits.brake_accel)
         if limits.brake_accel is not None and limits.inertia is not None:
-            self._per_accel = convert(2.0 / limits.brake_accel)
-            self._inertia_per_s = convert(limits.inertia / dt)
+            self._per_accel = both(2.0 / limits.brake_accel)
+            self._inertia_per_s = both(limits.inertia / dt)
         shape = (*batch, n)
         self._before, self._change, self._step = (convert(np.zeros(shape)) for _ in range(3))
-        self._kp_now = convert(np.zeros(n))
+        self._kp_now = both(np.zeros(n))
         self._pos, self._vel, self._root, self._outward, self._torque = (
             convert(np.zeros((2, *shape))) for _ in range(5)
         )
@@ -205,8 +210,3 @@ class TargetLimiter:
         xp.absolute(self._change, out=self._change)
         xp.greater(self._change, ROUNDING_RAD, out=modified[stage])
         self._before[...] = position
-
-
-def _mirrored(lower: NDArray[Any], upper: NDArray[Any], batch: tuple[int, ...]) -> NDArray[Any]:
-    """(2, 1, ..., n_joints): the upper limits of the joints and of their mirror images."""
-    return np.stack((upper, -lower)).reshape(2, *(1,) * len(batch), len(lower))
