@@ -56,7 +56,9 @@ class Station:
 
         def found() -> bool:
             state = self.robot.read()
-            return state is not None and state.joint_pos[0, 0] == position == state.imu_ang_vel_b[0, 0]
+            if state is None or state.imu_ang_vel_b is None:
+                return False
+            return state.joint_pos[0, 0] == position == state.imu_ang_vel_b[0, 0]
 
         return self.until(found)
 
