@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -66,6 +66,8 @@ class DeployArgs:
     """Log of the run (MCAP). Default: logs/<robot>-<time>.mcap; simulated robots are recorded only if this is given."""
     trips_only: bool = False
     """Record no more than black boxes: the 30 s before each trip."""
+    video: Path | None = None
+    """MP4 of the run, where the robot is simulated (`sim`)."""
     recovery: Path | None = None
     """Bundle of a policy that takes over after a soft trip, on robots whose safety profile has that backup."""
 
@@ -82,6 +84,10 @@ def run(args: DeployArgs) -> Result:
     interface = drivers.interface_of(args.interface, unit, others=("ros",))
     if args.trips_only and interface == "ros":
         raise ConfigError("--trips-only is not for ROS 2, whose node records everything")
+    if args.video is not None:
+        if interface != "sim":
+            raise ConfigError(f"--video films the interface 'sim', not {interface!r}")
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
     if args.auto_run and interface not in SIMULATED:
         raise ConfigError(
             f"--auto-run is for simulated robots ({', '.join(sorted(SIMULATED))}); {interface!r} needs an operator"
@@ -111,8 +117,9 @@ def run(args: DeployArgs) -> Result:
         robot = drivers.connect(interface, spec, unit, bundle.manifest if bundle.contract.reads_object else None)
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]
+        film = None if args.video is None else robot.film()  # type: ignore[attr-defined]
         goals = None if args.command else object_goals(controller, robot, again=args.auto_run)
-        session = _Session(controller, robot, _operator(args.auto_run, SETTLE_S if goals else STILL_S), goals)
+        session = _Session(controller, robot, _operator(args.auto_run, SETTLE_S if goals else STILL_S), goals, film)
         report = run_loop(
             controller,
             robot,
@@ -122,6 +129,8 @@ def run(args: DeployArgs) -> Result:
             on_tick=session.on_tick,
             recorder=recorder,
         )
+    if film is not None:
+        film.write(args.video)
     rows = (
         Row("ticks", report.ticks),
         Row("overruns", report.overruns),
@@ -151,8 +160,9 @@ class _Session:
         robot: RobotInterface,
         operator: Callable[[Controller, Tick], None],
         goals: ObjectGoals | None = None,
+        film: Any = None,
     ) -> None:
-        self._goals = goals
+        self._goals, self._film = goals, film
         self._controller = controller
         self._robot = robot
         self._balances = balances(controller.bundle)
@@ -176,6 +186,8 @@ class _Session:
             self._robot.suspended = False  # type: ignore[attr-defined]
         if self._goals is not None:
             self._goals.on_tick(tick)
+        if self._film is not None:
+            self._film.on_tick(tick)
         self._operator(self._controller, tick)
 
     def timing_rows(self) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import mujoco
 import numpy as np
@@ -40,6 +41,9 @@ _GANTRY_NMS_RAD = 20.0
 _CPU, _WORLD = torch.device("cpu"), torch.arange(1)
 _MOST_ROWS = 1000
 """Of physics steps that nobody has read."""
+
+if TYPE_CHECKING:
+    from robot_rl_sim.robot_film import RobotFilm
 
 Array = NDArray[np.float64]
 
@@ -162,6 +166,12 @@ class SimRobot:
     def object_placed(self) -> bool:
         """Whether there is an object, and nobody holds it."""
         return self._placed_at is not None
+
+    def film(self) -> RobotFilm:
+        """A film of what happens from now on; whoever runs the robot tells it of each tick."""
+        from robot_rl_sim.robot_film import RobotFilm  # which imports what draws
+
+        return RobotFilm(self._model, self._data, None if self._scene is None else self._scene.mdp)
 
     @property
     def time_s(self) -> float:

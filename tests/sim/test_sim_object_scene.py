@@ -224,3 +224,27 @@ def test_a_camera_that_sees_no_more_ends_the_policy_and_the_cube_is_held(scene: 
     # The contract's 0.1 s, counted from the last picture, which was late already.
     assert 0.05 < held_s[0] - blind_s <= 0.1
     assert held_s[-1] - held_s[0] > 0.35
+
+
+def test_only_the_simulated_robot_is_filmed(tmp_path: Path) -> None:
+    from robot_rl.commands.deploy import DeployArgs
+    from robot_rl.commands.deploy import run as deploy
+
+    with pytest.raises(ConfigError, match="--video films the interface 'sim', not 'mock'"):
+        deploy(DeployArgs(BUNDLE, interface="mock", video=tmp_path / "film.mp4"))
+
+
+def test_a_film_has_25_frames_per_second_of_the_robots_time(scene: ObjectScene, monkeypatch) -> None:
+    from robot_rl_sim import robot_film
+
+    class NoScreen:
+        def __init__(self, model: mujoco.MjModel) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(robot_film, "FrameRenderer", NoScreen)
+    session = Session(scene)
+    film = session.robot.film()
+    monkeypatch.setattr(session.goals, "on_tick", film.on_tick)
+    session.run(2.0)
+    assert len(film._states) == pytest.approx(50, abs=1)
