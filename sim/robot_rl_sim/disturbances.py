@@ -38,8 +38,8 @@ class Pushes:
         self.config = config
         self.state = {"countdown": torch.zeros(num_worlds, dtype=torch.int64, device=device)}
 
-    def reset(self, worlds: Tensor, generator: torch.Generator) -> None:
-        drawn = torch.rand(len(worlds), generator=generator, device=worlds.device)
+    def reset(self, worlds: Tensor, drawn: Tensor) -> None:
+        """New episodes in `worlds` (k,); `drawn` (k,) in [0, 1) says when their first pushes come."""
         self.state["countdown"][worlds] = self._intervals(drawn)
 
     def kick(self, drawn: Tensor) -> Tensor:

@@ -34,11 +34,13 @@ class Draws:
     def allocate(self, num_worlds: int, device: torch.device) -> None:
         self.values = torch.zeros(num_worlds, len(self.mirror), device=device)
 
-    def draw(self, worlds: Tensor, generator: torch.Generator) -> Tensor:
-        """New rows (k, width) for the episodes that begin in `worlds` (k,)."""
-        drawn = torch.rand(len(worlds), self.values.shape[1], generator=generator, device=self.values.device) * 2 - 1
-        self.values.index_copy_(0, worlds, drawn)
-        return drawn
+    def draw(self, worlds: Tensor, generator: torch.Generator) -> None:
+        """New rows for the episodes that begin in `worlds` (k,)."""
+        self.set(worlds, torch.rand(len(worlds), len(self.mirror), generator=generator, device=self.values.device))
+
+    def set(self, worlds: Tensor, drawn: Tensor) -> None:
+        """New rows from `drawn` (k, width) in [0, 1)."""
+        self.values.index_copy_(0, worlds, 2 * drawn - 1)
 
 
 def between(drawn: Tensor, ends: Range) -> Tensor:

@@ -91,11 +91,14 @@ class SimVecEnv:
         self.first_mdp_state = {name: value.clone() for name, value in mdp.state.items()}
         """The task's own state before any episode."""
         self._no_command = zeros(n, 0)
-        self._privileged: Tensor | None = None
-        """Of the present states, where they were computed already."""
+        self._privileged, self._privileged_known = zeros(n, self.privileged_dim), False
+        """Of the present states, where that was computed already."""
         self._trace = sim.trace() if self._sensors.late else None
         self._decide: Callable[..., dict[str, Tensor]] = self._decided
         self._judge: Callable[..., dict[str, Tensor]] = self._judged
+        self._begin: Callable[..., dict[str, Tensor]] = self._begun
+        self._observe: Callable[..., dict[str, Tensor]] = self._observed
+        self._few = 0
         self._filter: TargetFilter | None = None
         self.reset()
 
@@ -123,8 +126,9 @@ class SimVecEnv:
             pushes = PushConfig(config.push_speed_m_s, config.push_interval_steps or PushConfig().interval_steps)
         self._pushes = Pushes(pushes, n, device) if pushes else None
         self.draws.allocate(n, device)
-        joints, outcome = self.action_dim if share else 0, mdp.outcome_draws
-        self._chance_widths = (outcome, joints, PUSH_DRAWS if pushes else 0)
+        torques, kicks, reading = self.action_dim if share else 0, PUSH_DRAWS if pushes else 0, self._sensors.draws
+        self._step_widths = (mdp.outcome_draws, torques, kicks, reading)
+        self._start_widths = (mdp.start_draws, len(self.draws.mirror), 1, reading)
         self.mirror = mdp.mirror
         self.privileged_dim = mdp.privileged_dim
         if config.privileged:
@@ -151,14 +155,15 @@ class SimVecEnv:
         """
         if not isfinite(action.sum().item()):
             _check_finite("action", action)
-        drawn, noise = self._draw(), self._sensors.draw(self.num_envs, self._generator)
+        drawn = self._draw(self.num_envs, self._step_widths)
         decision = self._decide(action, drawn)
         if self._pushes:
             self.sim.qvel.copy_(decision["qvel"])
         diverged = self._advance(decision["ctrl"], decision["qpos"], decision["qvel"])
-        info = self._judge(decision["action"], decision["target"], diverged, drawn, noise)
+        info = self._judge(decision["action"], decision["target"], diverged, drawn)
         obs, reward, terminated, truncated = (info.pop(name) for name in ("obs", "reward", "terminated", "truncated"))
-        privileged = self._privileged = info.pop("privileged")
+        privileged = info.pop("privileged")
+        self._privileged_known = True
         if not isfinite(info.pop("checksum").item()):
             for name, value in info.items():
                 if name.startswith("reward/"):
@@ -167,13 +172,15 @@ class SimVecEnv:
         ended = (terminated | truncated).nonzero().squeeze(-1)
         if len(ended):
             self._start(ended)
-        privileged = privileged.clone() if self.privileged_dim else None
-        return Step(self._obs.clone(), reward, terminated, truncated, obs, info, privileged)
+        final_privileged = privileged if self.privileged_dim else None
+        return Step(self._obs.clone(), reward, terminated, truncated, obs, info, final_privileged)
 
     def compile(self) -> None:
         """See robot_rl.env.CompilableVecEnv."""
         if self.device.type == "cpu":
             self._decide, self._judge = Kernel(self._decided), Kernel(self._judged)
+            self._begin, self._observe = Kernel(self._begun), Kernel(self._observed)
+            self._few = 8
         else:
             self._decide, self._judge = compiled(self._decided, self.device), compiled(self._judged, self.device)
 
@@ -184,17 +191,21 @@ class SimVecEnv:
 
     def privileged(self) -> Tensor:
         """(n_envs, privileged_dim) of the states after the last step or reset: for critics."""
-        if self._privileged is None:
-            self._privileged = self._compute_privileged()
+        if not self._privileged_known:
+            self._privileged.copy_(self._compute_privileged())
+            self._privileged_known = True
         return self._privileged.clone()
 
     def _compute_privileged(self) -> Tensor:
         own = self.mdp.privileged(self.sim)
         return torch.cat((own, self.draws.values), -1) if self.randomization.privileged else own
 
-    def _draw(self) -> Tensor:
-        """All that is left to chance in a step but for what sensors read (n, sum of _chance_widths), in [0, 1)."""
-        return torch.rand(self.num_envs, sum(self._chance_widths), generator=self._generator, device=self.device)
+    def _draw(self, k: int, widths: tuple[int, ...]) -> Tensor:
+        """All that is left to chance in a step or a start of k worlds (k, sum of widths), in [0, 1), but for what
+        sensors want normally distributed. One draw costs a fraction of what several do."""
+        drawn = torch.rand(k, sum(widths), generator=self._generator, device=self.device)
+        self._sensors.draw_normal(drawn[:, -widths[-1] :], self._generator)
+        return drawn
 
     def _decided(self, action: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """From actions to servos: all before physics, without chance. With `_judged`, what `compile` compiles. State
@@ -206,20 +217,19 @@ class SimVecEnv:
             target = self._filter.apply(target, last_target, sim.joint_pos.float(), sim.joint_vel.float())
         qvel = sim.qvel.clone()
         if self._pushes:
-            qvel[:, :2] += self._pushes.kick(drawn.split(self._chance_widths, 1)[2])
+            qvel[:, :2] += self._pushes.kick(drawn.split(self._step_widths, 1)[2])
         ctrl = self._servo_targets(target, drawn).to(sim.qpos.dtype)
         return {"action": action, "target": target, "ctrl": ctrl, "qpos": sim.qpos.clone(), "qvel": qvel}
 
-    def _judged(
-        self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor, noise: Tensor
-    ) -> dict[str, Tensor]:
+    def _judged(self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """What the step that physics made was worth, and what is seen after it: all between physics and the start of
         new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `checksum`
         that is finite unless a reward or an observation is not."""
         if self._trace is not None:
             self._sensors.update(self._trace)
         self._steps += 1
-        outcome = self.mdp.outcome(self._transition(action), drawn.split(self._chance_widths, 1)[0])
+        chance, _, _, reading = drawn.split(self._step_widths, 1)
+        outcome = self.mdp.outcome(self._transition(action), chance)
         reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
         terminated, alive = outcome.terminated, ~outcome.terminated
         truncated = ((self._steps >= self.max_episode_steps) | diverged) & alive
@@ -236,13 +246,15 @@ class SimVecEnv:
         if outcome.command is not None:
             inputs["command"] = outcome.command
         inputs |= self.policy_io.next_memory(inputs, self._obs, action, target)
-        inputs |= self.policy_io.state_inputs(self._sensors.reading(noise))
+        inputs |= self.policy_io.state_inputs(self._sensors.reading(reading))
         obs = self.policy_io.encode(inputs)
         for name, value in inputs.items():
             self._inputs[name].copy_(value)
         self._obs.copy_(obs)
         step = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
-        return info | step | {"privileged": self._compute_privileged(), "checksum": reward.sum() + obs.sum()}
+        privileged = self._compute_privileged()
+        self._privileged.copy_(privileged)
+        return info | step | {"privileged": privileged, "checksum": reward.sum() + obs.sum()}
 
     def policy_inputs(self) -> dict[str, Tensor]:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
@@ -273,7 +285,8 @@ class SimVecEnv:
     def drive(self, target: Tensor) -> Tensor:
         """Physics for one control period towards joint targets (n, n_joints), rad, with the errors of the episodes' own
         servos, but without the task: no pushes, no reward, no new episodes. Returns which worlds failed (n,)."""
-        failed = self._advance(self._servo_targets(target, self._draw()), self.sim.qpos.clone(), self.sim.qvel.clone())
+        drawn = self._draw(self.num_envs, self._step_widths)
+        failed = self._advance(self._servo_targets(target, drawn), self.sim.qpos.clone(), self.sim.qvel.clone())
         if self._trace is not None:
             self._sensors.update(self._trace)
         return failed
@@ -317,7 +330,7 @@ class SimVecEnv:
             differing = sorted(k for k in given.keys() | expected.keys() if given.get(k) != expected.get(k))
             raise CheckpointError(f"environment state does not fit; different or missing: {differing or ['generator']}")
         self.sim.load_state_dict(sim)
-        self._privileged = None
+        self._privileged_known = False
         for name, value in own.items():
             value.copy_(state[name])
         self._generator.set_state(state["generator"])
@@ -325,7 +338,7 @@ class SimVecEnv:
     def _servo_targets(self, target: Tensor, drawn: Tensor) -> Tensor:
         """Target (n, n_joints) of the policy -> what the servos get in this control period, as `BatchSim.step` takes
         it."""
-        torque_draws = drawn.split(self._chance_widths, 1)[1]
+        torque_draws = drawn.split(self._step_widths, 1)[1]
         offset = self._torque_noise.offset(torque_draws) if self._torque_noise else None
         bias = self._sensors.joint_bias
         if bias is not None:
@@ -351,25 +364,48 @@ class SimVecEnv:
 
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
-        self._privileged = None
-        start = self.mdp.start(worlds, self._generator)
-        self.draws.draw(worlds, self._generator)
-        self._randomizer.reset(worlds)
-        self.sim.set_state(worlds, start.qpos, start.qvel)
+        self._privileged_known = False
+        k = len(worlds)
+        # A kernel is for one world. Together, many are faster.
+        apart = k <= self._few
+        begin, observe = (self._begin, self._observe) if apart else (self._begun, self._observed)
+        parts = (x.split(1 if apart else k) for x in (worlds, self._draw(k, self._start_widths)))
+        for some, drawn in zip(*parts, strict=True):
+            start = begin(some, drawn)
+            self._randomizer.apply(some)
+            self.sim.set_state(some, start["qpos"], start["qvel"])
+            seen = observe(some, start["command"], drawn)
+            if not isfinite(seen["checksum"].item()):
+                self._check_obs(self._obs)
+
+    def _begun(self, worlds: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        """The start and the dynamics of new episodes in `worlds` (k,), by `drawn` (k, sum of _start_widths). This and
+        `_observed` is what a start does besides physics, and what `compile` compiles."""
+        task, draws, _, _ = drawn.split(self._start_widths, 1)
+        start = self.mdp.start(worlds, task)
+        self.draws.set(worlds, draws)
+        self._randomizer.write(worlds)
+        return {"qpos": start.qpos, "qvel": start.qvel, "command": start.command}
+
+    def _observed(self, worlds: Tensor, command: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        """The first observation of the episodes that began in `worlds` (k,)."""
+        _, _, push, reading = drawn.split(self._start_widths, 1)
         self._sensors.reset(worlds)
-        inputs = self.policy_io.state_inputs(self._sensors.read(self._generator, worlds))
+        inputs = self.policy_io.state_inputs(self._sensors.reading(reading, worlds))
         if "command" in self._inputs:
-            inputs["command"] = start.command
+            inputs["command"] = command
         inputs |= self.policy_io.start_memory(inputs)
         for name, value in self._inputs.items():
             value.index_copy_(0, worlds, inputs[name])
-        self._obs.index_copy_(0, worlds, self._encode(inputs))
+        obs = self.policy_io.encode(inputs)
+        self._obs.index_copy_(0, worlds, obs)
         if self._latency:
             self._latency.reset(worlds, inputs["last_target"])
         if self._pushes:
-            self._pushes.reset(worlds, self._generator)
+            self._pushes.reset(worlds, push.squeeze(1))
         for counter in (self._steps, self._steps_at_goal, self._return):
             counter[worlds] = 0
+        return {"checksum": obs.sum()}
 
     def _transition(self, action: Tensor) -> Transition:
         """The step just made, as the task judges it."""

@@ -18,7 +18,7 @@ Outputs = dict[str, Tensor]
 
 class Kernel:
     """`function(*arguments) -> {name: tensor}` on a CPU. It may read, and write in place, any tensor that it reaches,
-    as long as that is the same tensor at every call.
+    as long as that is the same tensor at every call; everything else that it goes by is as it was at the first.
 
     torch.compile looks for these tensors at every call, and at all of Python that it went by. That is 20 µs, and 200
     where physics has driven Python out of the caches: more than what is computed here. A kernel looks for them once.
@@ -36,11 +36,18 @@ class Kernel:
         """Which of the tensors is which argument."""
         self._results: list[tuple[str, bool, int]] = []
         """Name of each result, whether the code computes it, and which of its outputs or of the tensors it is."""
-        self._checked = False
+        self._given: tuple[tuple[torch.Size, torch.dtype], ...] = ()
+        self._traces, self._checked = 0, False
 
     def __call__(self, *arguments: Tensor) -> Outputs:
-        """The tensors are found at the first call. The second makes sure that they are the same."""
+        """The tensors are found at the first call. The second makes sure that they are the same. Raises EnvError if they
+        are not, and for arguments of other shapes or types than at first."""
+        given = tuple((a.shape, a.dtype) for a in arguments)
+        if self._given and given != self._given:
+            raise EnvError(f"compiled for {_described(self._given)}, called with {_described(given)}")
+        arguments = tuple(a.contiguous() for a in arguments)
         if not self._checked:
+            self._given = given
             return self._find(arguments)
         assert self._run is not None
         tensors = self._tensors
@@ -52,6 +59,8 @@ class Kernel:
     def _find(self, arguments: tuple[Tensor, ...]) -> Outputs:
         before = self._tensors
         results = self._traced(*arguments)
+        if self._traces > 1:
+            raise EnvError("compiled code needs the settings, and the number of tensors, that it was compiled for")
         argument_ids, places = [id(a) for a in arguments], [id(t) for t in self._tensors]
         self._arguments = [(p, argument_ids.index(t)) for p, t in enumerate(places) if t in argument_ids]
         computed = [id(t) for t in self._outputs]
@@ -67,7 +76,7 @@ class Kernel:
             ]  # fmt: skip
             if moved:
                 shapes = [tuple(self._tensors[i].shape) for i in moved]
-                raise EnvError(f"compiled steps need tensors that stay where they are; new ones of shapes {shapes}")
+                raise EnvError(f"compiled code needs tensors that stay where they are; new ones of shapes {shapes}")
             self._checked = True
         return results
 
@@ -81,9 +90,12 @@ class Kernel:
             self._outputs = self._run(self._tensors)
             return self._outputs
 
-        if self._run is not None:
-            raise EnvError("a compiled step met what it was not compiled for: another type or shape than at first")
+        self._traces += 1
         return run
+
+
+def _described(given: tuple[tuple[torch.Size, torch.dtype], ...]) -> str:
+    return ", ".join(f"{tuple(shape)} of {str(dtype).removeprefix('torch.')}" for shape, dtype in given)
 
 
 def _ahead_of_time(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> Callable[[list[Tensor]], list[Tensor]]:

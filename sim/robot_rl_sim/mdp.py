@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from robot_rl.contract import EpisodeSpec
@@ -88,15 +87,17 @@ class Mdp(Protocol):
     state: dict[str, Tensor]
     """What `start` and `outcome` go by besides what is drawn, changed in place; saved and restored with the
     environment. Values kept per world need the number of worlds at construction."""
+    start_draws: int
     outcome_draws: int
-    """How many numbers `outcome` is given for each world."""
+    """How many numbers `start` and `outcome` are given for each world."""
 
     def model_spec(self) -> mujoco.MjSpec:
         """The robot with its motors (`robot_rl_sim.models.load_spec`), in the scene of the task."""
         ...
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
-        """Draw the starts of new episodes in `worlds` (k,)."""
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
+        """The starts of new episodes in `worlds` (k,), by `drawn` (k, start_draws), uniform in [0, 1). Can be compiled,
+        as `outcome`."""
         ...
 
     def outcome(self, t: Transition, drawn: Tensor) -> Outcome:

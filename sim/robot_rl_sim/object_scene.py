@@ -41,5 +41,6 @@ class ObjectScene:
 
     def start_pose(self, generator: torch.Generator) -> Tensor:
         """(7,) position m and orientation in the world with which an episode begins, drawn at random."""
-        qpos = self.mdp.start(torch.zeros(1, dtype=torch.int64), generator).qpos
+        drawn = torch.rand(1, self.mdp.start_draws, generator=generator)
+        qpos = self.mdp.start(torch.zeros(1, dtype=torch.int64), drawn).qpos
         return qpos[0, self.columns[0]].double()

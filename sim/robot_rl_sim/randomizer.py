@@ -78,8 +78,16 @@ class Randomizer:
 
     def reset(self, worlds: Tensor) -> None:
         """The dynamics of the new episodes in `worlds` (k,), whose draws are drawn."""
-        if not self._columns:
-            return
+        self.write(worlds)
+        self.apply(worlds)
+
+    def apply(self, worlds: Tensor) -> None:
+        """`reset`, after `write`."""
+        if self._changes:
+            self._sim.apply_model(worlds)
+
+    def write(self, worlds: Tensor) -> None:
+        """The part of `reset` that is tensors alone."""
         drawn = self._draws.values[worlds]
         values = {name: between(drawn[:, columns], ends) for name, (columns, ends) in self._columns.items()}
         for f, changes in self._changes.items():
@@ -88,7 +96,6 @@ class Randomizer:
             for name, change in changes:
                 change.apply(new, values[name].to(new))
             live.index_copy_(0, worlds, new)
-        self._sim.apply_model(worlds)
 
 
 def _terms(model: mujoco.MjModel, robot: RobotSpec, c: RandomizationConfig) -> tuple[_Term, ...]:

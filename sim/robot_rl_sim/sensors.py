@@ -66,6 +66,7 @@ class Sensors:
         self._noise, self._resolution = self._row("noise"), self._row("resolution")
         self._gaussian = self._row("distribution", lambda kind: kind == "gaussian")
         self._distributions = {c.distribution for c in self._configs.values() if c.noise}
+        self._errors_drawn = len(self._noise) if self._distributions else 0
         self._coarse = bool(self._resolution.any())
         self._turn = _TURN.to(now.device)
         self._bias_columns = {
@@ -151,24 +152,29 @@ class Sensors:
 
     def read(self, generator: torch.Generator, worlds: Tensor | None = None) -> RobotState[Tensor]:
         """State of `worlds` (k,), or of all, in float32. `stamp_s` is zero: see `sample_steps`."""
-        return self.reading(self.draw(self._now.num_worlds if worlds is None else len(worlds), generator), worlds)
+        k = self._now.num_worlds if worlds is None else len(worlds)
+        drawn = torch.rand(k, self.draws, generator=generator, device=self._now.device)
+        self.draw_normal(drawn, generator)
+        return self.reading(drawn, worlds)
 
-    def draw(self, k: int, generator: torch.Generator) -> Tensor:
-        """What one reading of k worlds needs (k, width): for each number that is read, unless nothing is noisy, its
-        error in units of its noise, and Timing.draws in [0, 1). One draw for all sensors: as many numbers in one call
-        cost a fraction of what they do in several."""
-        columns = len(self._noise) if self._distributions else 0
-        width, device = columns + (self._timing.draws if self._timing else 0), self._now.device
-        drawn = torch.rand(k, width, generator=generator, device=device)
-        drawn[:, :columns].mul_(2).sub_(1)
+    @property
+    def draws(self) -> int:
+        """How many numbers `reading` is given for each world: one per number that is read, unless nothing is noisy, and
+        what timing needs."""
+        return self._errors_drawn + (self._timing.draws if self._timing else 0)
+
+    def draw_normal(self, drawn: Tensor, generator: torch.Generator) -> None:
+        """Of `drawn` (k, draws), uniform in [0, 1), draw anew in place what is to be normally distributed."""
         if "gaussian" in self._distributions:
-            normal = torch.randn(k, columns, generator=generator, device=device)
-            drawn[:, :columns] = torch.where(self._gaussian, normal, drawn[:, :columns])
-        return drawn
+            errors = drawn[:, : self._errors_drawn]
+            normal = torch.randn(errors.shape, generator=generator, device=errors.device)
+            errors.copy_(torch.where(self._gaussian, normal, errors))
 
-    def reading(self, chance: Tensor, worlds: Tensor | None = None) -> RobotState[Tensor]:
-        """`read`, after `draw`."""
-        errors, timing = chance.tensor_split((len(self._noise) if self._distributions else 0,), 1)
+    def reading(self, drawn: Tensor, worlds: Tensor | None = None) -> RobotState[Tensor]:
+        """`read`, by `drawn` (k, draws) in [0, 1), after `draw_normal`."""
+        errors, timing = drawn.tensor_split((self._errors_drawn,), 1)
+        if self._distributions:
+            errors = torch.where(self._gaussian, errors, 2 * errors - 1)
         late = self._timing.fields if self._timing else ()
         true = {f: reading(self._now) for f, reading in self._readings.items() if f not in late}
         true = {f: value if worlds is None else value[worlds] for f, value in true.items()}

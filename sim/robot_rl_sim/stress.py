@@ -33,10 +33,11 @@ class OverdrivenEnv(SimVecEnv):
         self._targets = torch.Generator(env.device).manual_seed(seed + 1)
         super().__init__(env.mdp, env.sim, seed, env.randomization)
 
-    def _advance(self, ctrl: Tensor) -> Tensor:
+    def _advance(self, ctrl: Tensor, qpos: Tensor, qvel: Tensor) -> Tensor:
         drawn = torch.empty_like(ctrl[:, 0] if ctrl.dim() == 3 else ctrl).uniform_(-1, 1, generator=self._targets)
         target = self._middle + self._half * drawn
-        return super()._advance(target.unsqueeze(1).expand_as(ctrl).contiguous() if ctrl.dim() == 3 else target)
+        ctrl = target.unsqueeze(1).expand_as(ctrl).contiguous() if ctrl.dim() == 3 else target
+        return super()._advance(ctrl, qpos, qvel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def test_pushes_come_when_due_with_the_stated_speed() -> None:
     pushes = Pushes(PushConfig((0.3, 0.8), (2, 4)), 200, CPU)
     generator = torch.Generator().manual_seed(0)
-    pushes.reset(torch.arange(200), generator)
+    pushes.reset(torch.arange(200), torch.rand(200, generator=generator))
     due_at = pushes.state["countdown"].clone()
     assert due_at.unique().tolist() == [2, 3, 4]
     speeds = []

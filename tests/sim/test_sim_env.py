@@ -330,6 +330,29 @@ def test_pushes_of_a_robot_without_a_floating_base_are_refused() -> None:
         leap_env(randomization=dataclasses.replace(NOMINAL, push_speed_m_s=(0.1, 0.2)))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_steps_go_on_bit_for_bit_from_a_saved_state() -> None:
+    """Across episodes that end one by one, which start compiled, and all at once, which do not."""
+
+    def walkers() -> SimVecEnv:
+        env = TASKS["g1-velocity"].make_env(num_envs=12, seed=3)
+        assert isinstance(env, SimVecEnv)
+        env.compile()
+        return env
+
+    env = walkers()
+    rollout(env, 60, seed=1)
+    assert len(env._steps.unique()) > 2  # robots fell one by one
+    env._steps[:] = env.max_episode_steps - 30
+    state = env.state_dict()
+    expected = rollout(env, 40, seed=2)
+    other = walkers()
+    rollout(other, 2, seed=3)
+    other.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(rollout(other, 40, seed=2), expected, strict=True))
+
+
 @pytest.mark.parametrize(
     "task",
     [

@@ -96,7 +96,8 @@ def test_overlap_beyond_and_power() -> None:
 def drawn(config: CommandConfig, level: float, n: int = 4000) -> tuple[torch.Tensor, VelocityCommands]:
     commands = VelocityCommands(config, n, CPU)
     commands.state["level"].fill_(level)
-    return commands.draw(torch.arange(n), torch.Generator().manual_seed(0)), commands
+    chance = torch.rand(n, COMMAND_DRAWS, generator=torch.Generator().manual_seed(0))
+    return commands.draw(torch.arange(n), chance), commands
 
 
 def test_commands_fill_the_ranges_of_their_level() -> None:
@@ -122,7 +123,7 @@ def test_a_tenth_of_the_commands_is_to_stand_and_none_is_a_creep() -> None:
 def test_a_command_holds_until_its_countdown_ends() -> None:
     commands = VelocityCommands(CommandConfig(interval_steps=(3, 3), standing_share=0.0), 2, CPU)
     generator = torch.Generator().manual_seed(0)
-    first = commands.draw(torch.arange(2), generator)
+    first = commands.draw(torch.arange(2), torch.rand(2, COMMAND_DRAWS, generator=generator))
     commands.state["countdown"][1] = 5
     ahead, chance = torch.tensor([[1.0, 0.0]] * 2), torch.rand(2, COMMAND_DRAWS, generator=generator)
     second = commands.next(commands.next(first, ahead, chance), ahead, chance)

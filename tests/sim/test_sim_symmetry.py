@@ -66,7 +66,7 @@ def test_a_mirrored_robot_moves_as_the_mirror_image():
     torch.manual_seed(0)
     one, two = g1(), g1()
     image = one.mdp.mirror
-    start = one.mdp.start(torch.arange(WORLDS), torch.Generator().manual_seed(1))
+    start = one.mdp.start(torch.arange(WORLDS), torch.rand(WORLDS, one.mdp.start_draws))
     qpos, qvel = start.qpos.clone(), start.qvel.clone()
     qpos[:, 3:7] = torch.nn.functional.normalize(qpos[:, 3:7] + 0.1 * torch.randn(WORLDS, 4), dim=-1)
     qpos[:, 7:] += 0.1 * torch.randn(WORLDS, 29)
@@ -89,7 +89,7 @@ def walkers(terrain: TerrainConfig | None = None) -> tuple[SimVecEnv, SimVecEnv,
     torch.manual_seed(0)
     config = G1VelocityConfig(pushes=NEVER, terrain=terrain, history_length=2)
     one, two = (assemble(G1Velocity(WORLDS, config), WORLDS, 0, NOMINAL, "cpu", 1) for _ in range(2))
-    qpos = one.mdp.start(torch.arange(WORLDS), torch.Generator().manual_seed(1)).qpos.clone()
+    qpos = one.mdp.start(torch.arange(WORLDS), torch.rand(WORLDS, one.mdp.start_draws)).qpos.clone()
     qpos[:, :2] = 0.3 * torch.randn(WORLDS, 2)
     qpos[:, 3:7] = torch.nn.functional.normalize(qpos[:, 3:7] + 0.1 * torch.randn(WORLDS, 4), dim=-1)
     return one, two, qpos, 0.3 * torch.randn(WORLDS, 35).double()
@@ -160,7 +160,7 @@ def test_a_mirrored_robot_with_mirrored_draws_moves_as_the_mirror_image():
     privileged = one.privileged()
     assert torch.equal(privileged[:, 4:], one.draws.values)
     assert torch.equal(image.obs(image.obs(torch.cat((one._obs, privileged), -1)))[:, dim:], privileged)
-    start = one.mdp.start(everyone, torch.Generator().manual_seed(1))
+    start = one.mdp.start(everyone, torch.rand(WORLDS, one.mdp.start_draws))
     start.qpos[:, 2] += 0.3
     qvel = start.qvel + 0.3 * torch.randn(start.qvel.shape)
     mirrored = image.obs(torch.cat((one._obs, privileged), -1))[:, dim + 4 :]

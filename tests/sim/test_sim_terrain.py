@@ -190,7 +190,7 @@ def test_both_backends_walk_on_the_same_field() -> None:
     pytest.importorskip("mujoco_warp")
     config = G1VelocityConfig(terrain=TerrainConfig(kinds=("stairs", "waves"), levels=2, spots=4))
     mdp = G1Velocity(4, config)
-    start = mdp.start(torch.arange(4), torch.Generator().manual_seed(0))
+    start = mdp.start(torch.arange(4), torch.rand(4, mdp.start_draws, generator=torch.Generator().manual_seed(0)))
     model = mdp.model_spec().compile()
     sims = [make_sim(model, UNITREE_G1, 4, 4, "cpu", 1, backend) for backend in ("mujoco", "warp")]
     target = mdp.policy_io.default_pos.expand(4, 29)

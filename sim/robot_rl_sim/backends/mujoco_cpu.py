@@ -39,7 +39,7 @@ class MujocoCpuSim:
         self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
-        self._qvel = self._batch.bind("qvel")
+        self._qpos, self._qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self.joint_effort = self._view("actuator_force")
         self._ctrl = self._view("ctrl")
         # Outputs hold nothing until the first call after they are bound, so they are bound before any.
@@ -86,9 +86,9 @@ class MujocoCpuSim:
         self._batch.state[ids] = self._start_row
         self._batch.warning[ids] = 0
         self._errors[ids] = False
-        self.qpos[worlds] = qpos.to(self.qpos.dtype)
-        self.qvel[worlds] = qvel.to(self.qvel.dtype)
-        self._ctrl[worlds] = self.joint_pos[worlds]
+        self._qpos[ids] = qpos.numpy()
+        self._qvel[ids] = qvel.numpy()
+        self._ctrl.numpy()[ids] = self._qpos[ids][:, self._qpos_columns]
         # So that sensors and efforts read now belong to this state and not to the last episode.
         self._call(self._batch.forward, ids)
 

@@ -76,6 +76,7 @@ class CubeReorient:
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
     object_body: str | None = CUBE
+    start_draws = 3
     outcome_draws = 2
 
     def __init__(self, hand: HandSetup, num_envs: int, seed: int, config: CubeReorientConfig | None = None) -> None:
@@ -111,13 +112,11 @@ class CubeReorient:
     def model_spec(self) -> mujoco.MjSpec:
         return cube_spec(self.hand)
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
         starts = self.state["starts"]
-        drawn = torch.randint(len(starts), (len(worlds),), generator=generator, device=worlds.device)
-        qpos = starts[drawn]
+        qpos = starts[(len(starts) * drawn[:, 0]).long()]
         _, rotation = self._in_root(qpos[:, -7:])
-        chance = torch.rand(len(worlds), 2, generator=generator, device=worlds.device)
-        goal = self._next_goal(self._about_normal(rotation), chance)
+        goal = self._next_goal(self._about_normal(rotation), drawn[:, 1:])
         self.state["angle_left"][worlds] = goal_angle(goal, rotation)
         self.state["goals_reached"][worlds] = 0
         return Start(qpos=qpos, qvel=qpos.new_zeros(len(worlds), qpos.shape[1] - 1), command=goal)

@@ -73,6 +73,7 @@ class G1Balance:
     hold_steps = 1
     object_body: str | None = None
     episode: EpisodeSpec | None = None
+    start_draws = len(UNITREE_G1.joints) + 6
     outcome_draws = 0
     privileged_dim = 4
     """Velocity of the base (3) in its own frame, m/s, and its height above where it falls, in 0.3 m."""
@@ -94,9 +95,9 @@ class G1Balance:
     def model_spec(self) -> mujoco.MjSpec:
         return load_spec(self.robot.name)
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
         c, n, joints, device = self.config, len(worlds), len(UNITREE_G1.joints), worlds.device
-        noise = 2 * torch.rand(n, joints + 6, generator=generator, device=device) - 1
+        noise = 2 * drawn - 1
         qpos = self._default_qpos.to(device).repeat(n, 1)
         qpos[:, 7:] += c.start_joint_noise_rad * noise[:, :joints]
         qvel = torch.zeros(n, 6 + joints, device=device)

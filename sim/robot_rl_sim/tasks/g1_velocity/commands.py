@@ -70,9 +70,9 @@ class VelocityCommands:
         change = (obeyed >= c.raise_at).float() - (obeyed < c.lower_at).float()
         level[worlds] = (level[worlds] + c.level_step * change).clamp(0.0, 1.0)
 
-    def draw(self, worlds: Tensor, generator: torch.Generator) -> Tensor:
-        """New commands (k, 3) for `worlds` (k,), each until its countdown ends."""
-        drawn = torch.rand(len(worlds), COMMAND_DRAWS, generator=generator, device=worlds.device)
+    def draw(self, worlds: Tensor, drawn: Tensor) -> Tensor:
+        """New commands (k, 3) for `worlds` (k,), each until its countdown ends, by `drawn` (k, COMMAND_DRAWS) in
+        [0, 1)."""
         command, countdown, heading = self._commands(self.state["level"][worlds], drawn)
         self.state["countdown"][worlds] = countdown
         self.state["heading"][worlds] = heading

@@ -29,6 +29,8 @@ from robot_rl_sim.terrain import Terrain, TerrainConfig
 
 COMMAND = "velocity_command"
 
+_POSE_DRAWS = len(UNITREE_G1.joints) + 8
+"""Numbers that decide on the pose in which an episode begins: joints, velocity of the base, heading and spot."""
 _POSE_WEIGHTS = (("hip_pitch", 0.02), ("knee", 0.02), ("ankle_pitch", 0.02), ("waist", 3.0), ("", 1.0))
 """How much each joint should stay at its default: legs must swing, the trunk should not. First match counts."""
 
@@ -109,6 +111,7 @@ class G1Velocity:
     hold_steps = 1
     object_body: str | None = None
     episode: EpisodeSpec | None = None
+    start_draws = _POSE_DRAWS + COMMAND_DRAWS
     outcome_draws = COMMAND_DRAWS
 
     def __init__(self, num_worlds: int, config: G1VelocityConfig | None = None, device: str = "cpu") -> None:
@@ -158,17 +161,18 @@ class G1Velocity:
             self.terrain.add_to(spec)
         return spec
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
         c, k, joints, device = self.config, len(worlds), len(UNITREE_G1.joints), worlds.device
-        noise = 2 * torch.rand(k, joints + 7, generator=generator, device=device) - 1
+        pose, command = drawn.split((_POSE_DRAWS, COMMAND_DRAWS), 1)
+        noise = 2 * pose - 1
         qpos = self._default_qpos.repeat(k, 1)
         qpos[:, 7:] += c.start_joint_noise_rad * noise[:, :joints]
-        half_yaw = 0.5 * torch.pi * noise[:, -1]
+        half_yaw = 0.5 * torch.pi * noise[:, joints + 6]
         qpos[:, 3], qpos[:, 6] = half_yaw.cos(), half_yaw.sin()
         # Of an episode that came to its end; NaN of one that was broken off.
         obeyed = self.state["last_obedience"][worlds]
         if self.terrain:
-            qpos[:, :3] += self._place(worlds, obeyed, generator)
+            qpos[:, :3] += self._place(worlds, obeyed, pose[:, -1])
         self._commands.judge(worlds, obeyed)
         self._feet.reset(worlds)
         self.state["mean_velocity"][worlds] = 0.0
@@ -176,7 +180,7 @@ class G1Velocity:
         self.state["last_obedience"][worlds] = torch.nan
         qvel = torch.zeros(k, 6 + joints, device=device)
         qvel[:, :6] = c.start_velocity_noise * noise[:, joints : joints + 6]
-        return Start(qpos, qvel, self._commands.draw(worlds, generator))
+        return Start(qpos, qvel, self._commands.draw(worlds, command))
 
     def privileged(self, sim: BatchSim) -> Tensor:
         base, velocity = sim.qpos[:, :7].float(), sim.qvel[:, :3].float()
@@ -262,8 +266,9 @@ class G1Velocity:
         around = ground[:, :-2]
         return base[:, 2] - around.mean(-1), foot_pos[..., 2] - ground[:, -2:], around
 
-    def _place(self, worlds: Tensor, obeyed: Tensor, generator: torch.Generator) -> Tensor:
-        """Where (k, 3) m `worlds` begin, on ground made harder or easier by how their last episodes went.
+    def _place(self, worlds: Tensor, obeyed: Tensor, drawn: Tensor) -> Tensor:
+        """Where (k, 3) m `worlds` begin, on ground made harder or easier by how their last episodes went; at one of its
+        spots, by `drawn` (k,) in [0, 1).
 
         Up for leaving half a patch behind, down for half of what was asked at most, or less; legged_gym's rule.
         """
@@ -274,8 +279,7 @@ class G1Velocity:
         down = (walked < asked / 2) & ~up
         played = ~obeyed.isnan()
         level = (level + (up & played).long() - (down & played).long()).clamp(0, spots.shape[1] - 1)
-        spot = torch.randint(spots.shape[2], (len(worlds),), generator=generator, device=worlds.device)
-        start = spots[state["terrain_kind"][worlds], level, spot]
+        start = spots[state["terrain_kind"][worlds], level, (spots.shape[2] * drawn).long()]
         state["terrain_level"][worlds] = level
         state["start_xy"][worlds] = start[:, :2]
         state["asked_m"][worlds] = 0.0

@@ -85,6 +85,7 @@ class PegInsert:
     hold_steps = 5
     object_body: str | None = None
     episode: EpisodeSpec | None = None
+    start_draws = 5
     outcome_draws = 0
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
@@ -104,13 +105,12 @@ class PegInsert:
     def model_spec(self) -> mujoco.MjSpec:
         return model_spec(self.config.scene)
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
-        c, n = self.config, len(worlds)
-        drawn = torch.randint(c.pool_size, (n,), generator=generator, device=worlds.device)
-        hole, pose = self.state["pool_holes"][drawn], self.state["pool_poses"][drawn]
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
+        c, one = self.config, (self.config.pool_size * drawn[:, 0]).long()
+        hole, pose = self.state["pool_holes"][one], self.state["pool_poses"][one]
         self.state["hole"][worlds] = hole
         half_width = hole.new_tensor((c.estimate_xy_m, c.estimate_xy_m, c.estimate_z_m, c.estimate_yaw_rad))
-        error = half_width * (2 * torch.rand(n, 4, generator=generator, device=worlds.device) - 1)
+        error = half_width * (2 * drawn[:, 1:] - 1)
         tip = torch.cat((hole[:, :2], torch.full_like(hole[:, :1], self._command_height_m)), -1) + error[:, :3]
         qpos = torch.cat((pose, hole - hole.new_tensor((*BLOCK_AT_M, 0.0))), -1)
         return Start(qpos, torch.zeros_like(qpos), command=keypoints(tip, hole[:, 2] + error[:, 3]))

@@ -62,6 +62,7 @@ class Reach:
     hold_steps = 5
     object_body: str | None = None
     episode: EpisodeSpec | None = None
+    start_draws = 2
     outcome_draws = 0
     pushes: PushConfig | None = None
     mirror: Mirror | None = None
@@ -80,9 +81,8 @@ class Reach:
     def model_spec(self) -> mujoco.MjSpec:
         return load_spec(self.robot.name)
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
-        draw = (2, len(worlds))
-        begin, end = torch.randint(self.config.pool_size, draw, generator=generator, device=worlds.device)
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
+        begin, end = (self.config.pool_size * drawn).long().unbind(-1)
         pose = self.state["poses"][begin]
         return Start(qpos=pose, qvel=torch.zeros_like(pose), command=self.state["goals"][end])
 

@@ -55,6 +55,7 @@ class TrackPose:
     privileged_dim = 0
     object_body: str | None = None
     episode: EpisodeSpec | None = None
+    start_draws = 2
     outcome_draws = 0
 
     def __init__(self, robot: RobotSpec, num_envs: int, seed: int, config: TrackPoseConfig | None = None) -> None:
@@ -78,11 +79,11 @@ class TrackPose:
             hang(spec, spec.compile(), self.robot)
         return spec
 
-    def start(self, worlds: Tensor, generator: torch.Generator) -> Start:
-        poses, device = self.state["poses"], generator.device
-        n, k = len(poses), len(worlds)
-        begin = torch.randint(n, (k,), generator=generator, device=device)
-        end = (begin + torch.randint(1, n, (k,), generator=generator, device=device)) % n  # another one
+    def start(self, worlds: Tensor, drawn: Tensor) -> Start:
+        poses, k, device = self.state["poses"], len(worlds), worlds.device
+        n = len(poses)
+        begin = (n * drawn[:, 0]).long()
+        end = (begin + 1 + ((n - 1) * drawn[:, 1]).long()) % n  # another one
         qpos, goal = poses[begin], poses[end][:, self._addresses].float()
         self.state["distance"][worlds] = self._errors(qpos[:, self._addresses].float(), goal).mean(-1)
         return Start(qpos, qvel=torch.zeros(k, self._nv, device=device), command=goal)

@@ -1,0 +1,61 @@
+"""Kernels: what they compute and write, against the plain function; what they refuse."""
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from robot_rl.errors import EnvError
+from robot_rl_sim.kernel import Kernel
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+class Leaky:
+    """A tank with a level for each of 3 x 2 cells, a row of which can be set."""
+
+    def __init__(self) -> None:
+        self.level = torch.zeros(3, 2)
+        self.kept = 0.5
+
+    def pour(self, amount: Tensor, row: Tensor) -> dict[str, Tensor]:
+        self.level.mul_(self.kept).add_(amount)
+        self.level[row] = 7.0
+        return {"doubled": 2 * self.level, "level": self.level, "amount": amount, "sum": self.level.sum()}
+
+
+def test_a_kernel_is_the_function() -> None:
+    plain, compiled = Leaky(), Leaky()
+    kernel = Kernel(compiled.pour)
+    for i in range(5):
+        amount, row = torch.full((3, 2), float(i + 1)), torch.tensor([i % 3])
+        expected, given = plain.pour(amount, row), kernel(amount, row)
+        assert list(given) == list(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(given[name], value)
+        assert given["level"] is compiled.level
+        assert given["amount"] is amount
+        doubled, before = given["doubled"], given["doubled"].clone()
+        plain.pour(torch.zeros(3, 2), row)
+        kernel(torch.zeros(3, 2), row)
+        assert torch.equal(doubled, before)  # results are nobody else's
+
+    compiled.level.zero_()
+    across = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]).T
+    assert kernel(across, torch.tensor([0]))["level"].tolist() == [[7.0, 7.0], [2.0, 5.0], [3.0, 6.0]]
+    for bad in (torch.zeros(4, 2), torch.zeros(3, 2, dtype=torch.float64)):
+        with pytest.raises(EnvError, match=r"compiled for \(3, 2\) of float32, \(1,\) of int64, called with"):
+            kernel(bad, torch.tensor([0]))
+
+
+def test_what_changes_behind_a_kernels_back_is_found_out() -> None:
+    leaky = Leaky()
+    kernel, row = Kernel(leaky.pour), torch.tensor([0])
+    kernel(torch.ones(3, 2), row)
+    leaky.level = torch.zeros(3, 2)
+    with pytest.raises(EnvError, match=r"tensors that stay where they are; new ones of shapes \[\(3, 2\)\]"):
+        kernel(torch.ones(3, 2), row)
+    leaky.kept = 0.25
+    with pytest.raises(EnvError, match="settings"):
+        kernel(torch.ones(3, 2), row)
