@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,14 +40,20 @@ class WiggleArgs:
     ask: bool = False
     """Ask after each joint what was seen. Needed where commands and readings go through the same wiring, as on a bus of
     servos: a wrong wiring then agrees with itself."""
+    log: Path | None = None
+    """Write what was sent and measured, for `robot-rl parity`: a file that ends with .npz."""
     yes: bool = False
     """Do not ask before a real robot is moved."""
 
 
 def run(args: WiggleArgs) -> Result:
+    from robot_rl.parity.flight import FlightRecorder
+    from robot_rl.parity.wiggle_log import SUFFIX, write_wiggle_log
     from robot_rl.runtime.interface import MonotonicClock
-    from robot_rl.runtime.wiggle import WiggleAborted, WiggleConfig, wiggle
+    from robot_rl.runtime.wiggle import LOG_RATE_HZ, WiggleAborted, WiggleConfig, wiggle
 
+    if args.log is not None and args.log.suffix != SUFFIX:
+        raise ConfigError(f"--log must end with {SUFFIX}, got {args.log}")
     unit = drivers.read_unit(args.unit)
     interface = drivers.interface_of(args.interface, unit)
     robot_name = args.robot or (unit.robot if unit else None)
@@ -55,9 +61,12 @@ def run(args: WiggleArgs) -> Result:
         raise ConfigError("name the robot: --unit FILE or --robot NAME")
     spec, _ = drivers.spec_of(robot_name, unit)
     config = WiggleConfig(amplitude_rad=args.amplitude, stiffness=args.stiffness)
+    if args.log is not None:
+        config = replace(config, rate_hz=LOG_RATE_HZ)
     if interface not in drivers.SIMULATED and not args.yes:
         _confirm(spec)
     findings: list[Finding] = []
+    recorder = FlightRecorder()
 
     def note(finding: Finding) -> None:
         findings.append(finding)
@@ -68,9 +77,11 @@ def run(args: WiggleArgs) -> Result:
     robot = drivers.connect(interface, spec, unit)
     try:
         ask = _ask(spec, config.amplitude_rad) if args.ask else None
-        wiggle(robot, MonotonicClock(), config, args.joints, on_finding=note, ask=ask)
+        wiggle(robot, MonotonicClock(), config, args.joints, on_finding=note, on_step=recorder.take, ask=ask)
     except WiggleAborted as error:
         reason = f"aborted and damped: {error}"
+    if args.log is not None:
+        write_wiggle_log(args.log, spec, recorder)
     wrong = [finding for finding in findings if not finding.ok]
     lines = unit_lines(findings, spec, unit) if unit is not None and wrong and not reason else []
     if lines:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 COMMAND_FIELDS = ("position", "kp", "kd")
+WIGGLE = "wiggle"
+"""Mode of a flight that no controller flew."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,41 @@ class Flight:
 class FlightRecorder:
     """Collects the ticks of a loop in memory; `flight` is what came of them. A recorder for robot_rl.runtime.loop."""
 
-    def __init__(self, contract: Contract) -> None:
-        self.contract = contract
+    def __init__(self) -> None:
         self._states: list[NumpyState] = []
         self._commands: list[tuple[float, JointCommand, str]] = []
 
     def record(self, tick: Tick, state: NumpyState | None, sent: JointCommand) -> None:
+        self.take(tick.now_s, sent, state, tick.mode.value)
+
+    def take(self, now_s: float, sent: JointCommand, state: NumpyState | None, mode: str = WIGGLE) -> None:
+        """What was sent at `now_s`, and the newest measurement."""
         if state is not None and (not self._states or state.stamp_s[0] > self._states[-1].stamp_s[0]):
             self._states.append(state)
-        if not self._commands or tick.now_s > self._commands[-1][0]:
-            self._commands.append((tick.now_s, sent, tick.mode.value))
+        if not self._commands or now_s > self._commands[-1][0]:
+            self._commands.append((now_s, sent, mode))
 
-    def flight(self) -> Flight:
-        """Raises ConfigError if nothing was measured."""
+    def arrays(self) -> dict[str, Array]:
+        """stamp_s and command_s, and the fields of state and commands. Raises ConfigError if nothing was measured."""
         if not self._states:
             raise ConfigError("flight: nothing was measured")
         fields = [f for f in STATE_FIELDS if getattr(self._states[0], f) is not None]
+        return {
+            "stamp_s": np.array([float(s.stamp_s[0]) for s in self._states]),
+            "command_s": np.array([t for t, _, _ in self._commands]),
+            **{f: np.stack([np.asarray(getattr(s, f)[0], np.float64) for s in self._states]) for f in fields},
+            **{f: np.stack([getattr(c, f) for _, c, _ in self._commands]) for f in COMMAND_FIELDS},
+        }
+
+    def flight(self, contract: Contract) -> Flight:
+        """Raises ConfigError if nothing was measured."""
+        arrays = self.arrays()
         return Flight(
-            contract=self.contract,
-            stamp_s=np.array([float(s.stamp_s[0]) for s in self._states]),
-            state={f: np.stack([np.asarray(getattr(s, f)[0], np.float64) for s in self._states]) for f in fields},
-            command_s=np.array([t for t, _, _ in self._commands]),
-            command={f: np.stack([getattr(c, f) for _, c, _ in self._commands]) for f in COMMAND_FIELDS},
+            contract=contract,
+            stamp_s=arrays["stamp_s"],
+            state={f: arrays[f] for f in STATE_FIELDS if f in arrays},
+            command_s=arrays["command_s"],
+            command={f: arrays[f] for f in COMMAND_FIELDS},
             mode=np.array([mode for _, _, mode in self._commands]),
         )
 

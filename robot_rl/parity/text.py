@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robot_rl.parity.compare import ALL_UNITS, Cause
+from robot_rl.parity.causes import ALL_UNITS, Cause
 from robot_rl.parity.diagnose import AT_REST, EITHER
 
 AXES = {"imu_ang_vel_b": "xyz", "imu_lin_acc_b": "xyz", "imu_quat_wxyz": "wxyz"}
@@ -34,7 +34,12 @@ def describe(cause: Cause, joints: Sequence[str]) -> str:
     if cause.kind == "limits":
         return (
             f"{cause.signal} of {where} lies outside of its limits, by a wrong order, sign, zero or scale, and the "
-            "robot refused to move. `robot-rl wiggle` tells which."
+            f"robot refused to move. {_wiggle(cause, channel)}"
+        )
+    if cause.kind == "unclear":
+        return (
+            f"{cause.signal} of {where} is wrong, by a sign, scale or offset: it moved too little to tell. "
+            f"{_wiggle(cause, channel)}"
         )
     if cause.kind == "sign":
         return f"{cause.signal} of {where} has the wrong sign. {mend} with the sign of the joint's or the body's axis."
@@ -54,6 +59,11 @@ def describe(cause: Cause, joints: Sequence[str]) -> str:
     if cause.kind == "quaternion_conjugate":
         return f"{cause.signal} is that of the world in the body. Hand over its conjugate, the body in the world."
     return f"{cause.signal} is given in the world's frame. Turn it into the body's, by the conjugate of imu_quat_wxyz."
+
+
+def _wiggle(cause: Cause, channel: Sequence[str]) -> str:
+    joints = " ".join(channel[i] for i in cause.channels)
+    return f"`robot-rl wiggle --joints {joints} --log FILE.npz` moves it; then give parity that file as well."
 
 
 def _where_to_mend(signal: str) -> str:

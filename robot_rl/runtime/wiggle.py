@@ -33,6 +33,8 @@ GAIN_S, MOVE_S, DWELL_S = 0.5, 0.5, 0.3
 SETTLE_S, SETTLED_RAD_S = 10.0, 0.02
 """Before each joint: until all are this slow, at most so long."""
 STATE_AGE_S = 0.2
+LOG_RATE_HZ = 100.0
+"""Where a log of it is wanted: slower than servos settle, joint_vel cannot be held against joint_pos."""
 OUTSIDE_RAD = 0.05
 """Reading beyond a limit that a mechanical stop and an encoder's error explain."""
 
@@ -99,6 +101,8 @@ class Finding:
         return ", ".join(wrong) or "ok"
 
 
+Step = Callable[[float, JointCommand, NumpyState], None]
+"""Takes the time of a command, the command, and the state that was read a period later."""
 Ask = Callable[[Finding, int], Finding | None]
 """(what was measured, direction commanded) -> what somebody saw; None if nobody is there."""
 
@@ -110,6 +114,7 @@ def wiggle(
     joints: Sequence[str] = (),
     *,
     on_finding: Callable[[Finding], None] | None = None,
+    on_step: Step | None = None,
     ask: Ask | None = None,
 ) -> list[Finding]:
     """Try `joints`, or all, of a connected robot. Raises WiggleAborted; whatever happens, ends damped and released."""
@@ -118,7 +123,7 @@ def wiggle(
         raise ConfigError(f"unknown joint {unknown[0]!r}; valid: {', '.join(names)}")
     findings = []
     with stop_on_signals() as stopping:
-        run = _Run(robot, clock, config, stopping)
+        run = _Run(robot, clock, config, stopping, on_step)
         try:
             for name in joints or names:
                 finding, direction = run.joint(names.index(name))
@@ -135,8 +140,11 @@ def wiggle(
 class _Run:
     """The robot, stepped at a fixed rate and watched at every step."""
 
-    def __init__(self, robot: RobotInterface, clock: Clock, config: WiggleConfig, stopping: StopFlag) -> None:
+    def __init__(
+        self, robot: RobotInterface, clock: Clock, config: WiggleConfig, stopping: StopFlag, on_step: Step | None
+    ) -> None:
         spec = robot.spec
+        self._on_step = on_step
         self.damping_kd = np.array(spec.safety.damping_kd_nms_rad)
         self._robot, self._clock, self._config, self._stopping = robot, clock, config, stopping
         self._names = spec.joint_names
@@ -292,11 +300,14 @@ class _Run:
         now_s = self._clock.now()
         kd = np.where(kp > 0, self._kd, self.damping_kd)
         zero = np.zeros_like(kp)
-        self._robot.write(JointCommand(position, zero, zero, kp, kd, now_s, now_s + max(0.1, 3 * period_s)))
+        command = JointCommand(position, zero, zero, kp, kd, now_s, now_s + max(0.1, 3 * period_s))
+        sent = self._robot.write(command)
         self._clock.sleep_until(now_s + period_s)
         if self._stopping.signal is not None:
             raise WiggleAborted(f"ended by {self._stopping.signal.name}")
-        state = self._robot.read()
+        state, sent_s = self._robot.read(), now_s
+        if state is not None and self._on_step is not None:
+            self._on_step(sent_s, sent, state)
         now_s = self._clock.now()
         if state is None or now_s - float(state.stamp_s[0]) > STATE_AGE_S:
             raise WiggleAborted(f"no state of the robot for {STATE_AGE_S} s")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from robot_rl.errors import ConfigError, LogError
-from robot_rl.parity.compare import assign
+from robot_rl.parity.assignment import assign
 from robot_rl.parity.diagnose import AT_REST, EITHER, diagnose, mend
 from robot_rl.parity.flight import Flight, from_log
 from robot_rl.parity.relations import G_M_S2, rotation_vector

@@ -51,6 +51,11 @@ def test_a_unit_of_targets_that_drives_servos_to_their_limits(bundle: Bundle, va
 
 def test_the_table_counts_cases_and_mistakes() -> None:
     mistake = Mismatch("lag", "target", (), 0.05)
-    cases = [Case("leap_hand", 0, (mistake,), ((),), (), ()), Case("leap_hand", 1, (mistake,), ((),), (mistake,), ())]
+    cases = [
+        Case("leap_hand", 0, (mistake,), ((),), wiggled=True, missing=(), wrong=()),
+        Case("leap_hand", 1, (mistake,), ((),), wiggled=False, missing=(mistake,), wrong=()),
+    ]
     assert "| single/leap_hand | 1 | 2 | 50% |" in table(cases)
     assert "| kind/lag | 1 | 2 | 50% |" in table(cases)
+    assert "| by the first flight alone | 0 | 2 | 0.0% |" in table(cases)
+    assert "| by the first flight and its wiggled joints | 1 | 2 | 50.0% |" in table(cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from robot_rl.parity.flight import Flight, FlightRecorder
 from robot_rl.robots import RobotSpec, get_robot
 from robot_rl.runtime.controller import Controller, Request
 from robot_rl.runtime.modes import Mode
+from robot_rl.runtime.wiggle import LOG_RATE_HZ, WiggleAborted, WiggleConfig, wiggle
 from robot_rl.testing.fakes import FakeClock
 from robot_rl_sim.models import load_spec
 from robot_rl_sim.parity.mismatches import Mismatch, MismatchedRobot
@@ -45,18 +47,11 @@ def fly(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, loop_period_s
     For LIMP_S it is limp, and somebody moves every joint by hand. A floating base hangs until RUN, and is rocked for
     ROCKED_S. What does not move cannot be judged.
     """
-    spec = get_robot(bundle.contract.robot)
-    rng = np.random.default_rng(seed)
     clock = FakeClock()
-    sim = SimRobot(
-        spec, _drawn(rng, bundle.contract.control_period_s), seed=seed, clock=clock, model=_turned(spec, rng)
-    )
-    sim.suspended = spec.floating_base
-    noise = {f: w for f, w in NOISE.items() if f in spec.state_fields}
-    robot = MismatchedRobot(sim, mismatches, noise, rng.uniform(0.9, 1.1, len(spec.joints)), seed)
-    robot.connect()
+    robot, rng = _robot(bundle, mismatches, seed, clock)
+    spec, sim = robot.spec, robot.robot
     controller = Controller(bundle, spec, loop_period_s)
-    recorder = FlightRecorder(bundle.contract)
+    recorder = FlightRecorder()
     command = bundle.contract.command
     goals = None if command is None else bundle.golden[f"in/{command.name}"]
     start_s, run_s = clock.now(), math.inf
@@ -81,7 +76,33 @@ def fly(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, loop_period_s
             fading = np.clip((ROCKED_S - (now_s - start_s)) / _FADE_S, 0.0, 1.0)
             sim.tilt_gantry(fading * _ROCKING_RAD * np.sin(2 * math.pi * _ROCKING_HZ * now_s + phases[:3]))
         clock.advance(loop_period_s)
-    return recorder.flight()
+    return recorder.flight(bundle.contract)
+
+
+def wiggle_log(bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, joints: Sequence[str]) -> Flight:
+    """What `robot-rl wiggle --log --joints` records of the same robot: `joints` moved one by one, the base hanging."""
+    clock = FakeClock()
+    robot, _ = _robot(bundle, mismatches, seed, clock)
+    recorder = FlightRecorder()
+    with contextlib.suppress(WiggleAborted):
+        wiggle(robot, clock, WiggleConfig(rate_hz=LOG_RATE_HZ), joints, on_step=recorder.take)
+    return recorder.flight(bundle.contract)
+
+
+def _robot(
+    bundle: Bundle, mismatches: Sequence[Mismatch], seed: int, clock: FakeClock
+) -> tuple[MismatchedRobot, np.random.Generator]:
+    """The robot drawn from `seed`, connected; and what the seed has left to draw from."""
+    spec = get_robot(bundle.contract.robot)
+    rng = np.random.default_rng(seed)
+    sim = SimRobot(
+        spec, _drawn(rng, bundle.contract.control_period_s), seed=seed, clock=clock, model=_turned(spec, rng)
+    )
+    sim.suspended = spec.floating_base
+    noise = {f: w for f, w in NOISE.items() if f in spec.state_fields}
+    robot = MismatchedRobot(sim, mismatches, noise, rng.uniform(0.9, 1.1, len(spec.joints)), seed)
+    robot.connect()
+    return robot, rng
 
 
 def _drawn(rng: np.random.Generator, control_period_s: float) -> SimRobotConfig:
