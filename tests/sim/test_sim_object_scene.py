@@ -178,9 +178,9 @@ class Session:
 
 
 def test_run_is_refused_until_the_cube_is_in_the_hand(scene: ObjectScene) -> None:
-    session = Session(scene)
+    session = Session(scene, loop_period_s=0.05)
     session.goals._place = None
-    session.run(4.0)
+    session.run(3.0)
     assert session.modes[-1] == (Mode.STAND, Cause.NONE)
     session.controller.request(Request.RUN)
     tick = session.controller.step(session.robot.read(), None, session.clock.now())
@@ -234,7 +234,7 @@ def test_only_the_simulated_robot_is_filmed(tmp_path: Path) -> None:
         deploy(DeployArgs(BUNDLE, interface="mock", video=tmp_path / "film.mp4"))
 
 
-def test_a_film_has_25_frames_per_second_of_the_robots_time(scene: ObjectScene, monkeypatch) -> None:
+def test_a_film_has_a_frame_in_each_tick_of_a_slow_loop(scene: ObjectScene, monkeypatch) -> None:
     from robot_rl_sim import robot_film
 
     class NoScreen:
@@ -243,8 +243,9 @@ def test_a_film_has_25_frames_per_second_of_the_robots_time(scene: ObjectScene, 
         def close(self) -> None: ...
 
     monkeypatch.setattr(robot_film, "FrameRenderer", NoScreen)
-    session = Session(scene)
+    session = Session(scene, loop_period_s=0.05)
     film = session.robot.film()
     monkeypatch.setattr(session.goals, "on_tick", film.on_tick)
     session.run(2.0)
-    assert len(film._states) == pytest.approx(50, abs=1)
+    # One in each tick, of which there are fewer.
+    assert len(film._states) == 40
