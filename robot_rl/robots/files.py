@@ -14,6 +14,7 @@ from typing import Any
 from robot_rl.contract import JointSpec
 from robot_rl.contract.spec import dataclass_from
 from robot_rl.errors import ConfigError, ContractError
+from robot_rl.robots.collision import Capsule, CollisionModel, Placement
 from robot_rl.robots.spec import Chain, Link, RobotSpec, SafetyProfile
 
 FOLDER_VARIABLE = "ROBOT_RL_ROBOTS"
@@ -96,8 +97,17 @@ def _robot(data: Any) -> RobotSpec:
         chain["links"] = tuple(dataclass_from(Link, link, f"chains[{i}].links[{k}]") for k, link in links)
         chains.append(dataclass_from(Chain, chain, f"chains[{i}]"))
     data["chains"] = tuple(chains)
+    if data.get("collision") is not None:
+        data["collision"] = _collision(dict(_object(data["collision"], "collision")))
     data["safety"] = dataclass_from(SafetyProfile, data.get("safety"), "safety")
     return dataclass_from(RobotSpec, data, "robot")
+
+
+def _collision(data: dict[str, Any]) -> CollisionModel:
+    for key, kind in (("tree", Placement), ("capsules", Capsule)):
+        data[key] = tuple(dataclass_from(kind, item, f"collision.{key}[{i}]") for i, item in _items(data, key))
+    data["pairs"] = tuple(tuple(map(str, pair)) for _, pair in _items(data, "pairs"))
+    return dataclass_from(CollisionModel, data, "collision")
 
 
 def _object(data: Any, where: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from robot_rl.contract import Contract, JointSpec
 from robot_rl.contract.state import STATE_FIELDS
 from robot_rl.errors import ContractError
+from robot_rl.robots.collision import CollisionModel
 
 BackupTier = Literal["recovery", "home", "hold", "damp"]
 """What takes over from a policy, from the one that needs to trust most to the one that needs nothing; see
@@ -31,6 +32,9 @@ BACKUPS: dict[str, tuple[BackupTier, ...]] = {
 _NOT_NEGATIVE = (
     "hard_margin_rad", "joint_pos_error_rad", "attitude_error_rad", "base_ang_vel_trip_s", "hold_limit_s",
     "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s", "obs_trip_s",
+)  # fmt: skip
+_POSITIVE_OR_NONE = (
+    "tilt_trip_rad", "base_ang_vel_trip_rad_s", "self_collision_margin_m", "residual_bound_rad", "effort_clamp_share",
 )  # fmt: skip
 _POSITIVE = (
     "deadman_s", "effort_trip_share", "motor_temperature_trip_c", "winding_temperature_trip_c", "lost_packets_trip",
@@ -112,6 +116,9 @@ class SafetyProfile:
     """(3,) Corner of the box, in the frame of the robot's root body, that no tip of a chain may leave: hold. Empty:
     no box."""
     workspace_high_m: tuple[float, ...] = ()
+    self_collision_margin_m: float | None = None
+    """Links that could hit one another (`RobotSpec.collision`) are stopped before they are nearer than this. None: not
+    looked at. A hand's fingers touch each other in every grasp, with no more force than that takes."""
     residual_bound_rad: float | None = None
     """Largest difference between a target and the base target that it corrects, where there is one."""
     joint_inertia_kg_m2: tuple[float, ...] = ()
@@ -140,7 +147,7 @@ class SafetyProfile:
         for name in _POSITIVE:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ContractError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        for name in ("tilt_trip_rad", "base_ang_vel_trip_rad_s", "residual_bound_rad", "effort_clamp_share"):
+        for name in _POSITIVE_OR_NONE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ContractError(f"{name} must be positive or None, got {value}")
@@ -194,6 +201,8 @@ class RobotSpec:
     state_fields: tuple[str, ...]
     """RobotState fields that this robot measures."""
     chains: tuple[Chain, ...] = ()
+    collision: CollisionModel | None = None
+    """Its links that could hit one another, where that is known."""
     mirror: tuple[tuple[str, int], ...] = ()
     """Per joint, the joint that takes its place when left and right change sides, and the sign of its angle there;
     empty where a robot has no two like sides."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from robot_rl.contract import JointSpec
 from robot_rl.robots.spec import BACKUPS, RobotSpec, SafetyProfile
+from robot_rl.robots.unitree_g1_capsules import COLLISION
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ UNITREE_G1 = RobotSpec(
             _INERTIA[name.removeprefix("left_").removeprefix("right_").removesuffix("_joint")] for name in _JOINTS
         ),
         tilt_trip_rad=1.0,
+        # A unit file may set self_collision_margin_m to 0.01, less than the 0.016 m between elbow and trunk at rest. It
+        # is off by default: in the model that policies are trained in, links do not touch one another, and
+        # g1-balance/v1 learned to rest its hands inside the pelvis, which the filter would fight.
         base_ang_vel_trip_rad_s=6.0,
         backup=BACKUPS["biped"],
         stand_duration_s=3.0,
@@ -132,6 +136,7 @@ UNITREE_G1 = RobotSpec(
         "imu_ang_vel_b",
         "imu_lin_acc_b",
     ),
+    collision=COLLISION,
     mirror=tuple(_other_side(name) for name in _JOINTS),
     source="MuJoCo Menagerie unitree_g1 (BSD-3-Clause); MuJoCo Playground; Unitree URDF",
 )

@@ -16,6 +16,7 @@ from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import BackupTier, RobotSpec, SafetyProfile
 from robot_rl.runtime import braking
 from robot_rl.runtime.object_pose import ObjectLimits
+from robot_rl.runtime.self_collision import SelfCollision
 from robot_rl.runtime.workspace import Workspace
 
 Array = NDArray[np.float64]
@@ -66,6 +67,7 @@ _STRICTER = {
     "obs_trip_s": "lower",
     "workspace_low_m": "higher",
     "workspace_high_m": "lower",
+    "self_collision_margin_m": "higher",
     "residual_bound_rad": "lower",
     "joint_inertia_kg_m2": "higher",
     "joint_load_nm": "higher",
@@ -205,6 +207,7 @@ class SafetyLimits:
     object: ObjectLimits | None
     """Of the object whose pose the policy reads; None: it reads none."""
     workspace: Workspace | None
+    self_collision: SelfCollision | None
     state_hold_s: float
     state_damp_s: float
     time_to_live_s: float
@@ -293,6 +296,9 @@ class SafetyLimits:
             object=ObjectLimits.make(contract, episode),
             workspace=Workspace(robot, profile.workspace_low_m, profile.workspace_high_m)
             if profile.workspace_low_m
+            else None,
+            self_collision=SelfCollision(robot, profile.self_collision_margin_m)
+            if profile.self_collision_margin_m is not None
             else None,
             state_hold_s=min(profile.state_hold_s, state_damp_s),
             state_damp_s=state_damp_s,

@@ -24,12 +24,14 @@ from robot_rl.runtime.limits import SafetyLimits
 from robot_rl.runtime.liveness import Liveness
 from robot_rl.runtime.measurement import Measurement, jump, measure
 from robot_rl.runtime.object_pose import ObjectTrack
+from robot_rl.runtime.self_collision import Clearance
 from robot_rl.runtime.target_limiter import MODIFICATIONS, TargetLimiter
 
 __all__ = ["MODIFICATIONS", "SafetyMemory", "Sight", "Verdict", "believable", "filter_command", "look"]
 
 Array = NDArray[np.float64]
 
+_SELF_COLLISION = MODIFICATIONS.index("self_collision")
 _LATEST_CLOCK_S = 1e11
 """No monotonic clock gets here (3,000 years); far beyond it, adding a time to live changes nothing in float64."""
 
@@ -58,6 +60,8 @@ class SafetyMemory:
     """(n_joints,) position of the last command; the measured one while no position is commanded."""
     object: ObjectTrack = field(default_factory=ObjectTrack)
     """What is known of the object whose pose the policy reads, if it reads one."""
+    clearance: Clearance | None = None
+    """How far apart the robot's own links were, when that was last computed."""
 
     @staticmethod
     def start(limits: SafetyLimits) -> SafetyMemory:
@@ -159,7 +163,7 @@ def filter_command(
         tier = choose(limits.backup, trusted(cause, measured, target, limits), current)
         severity = Severity.DAMP if tier == "damp" else severity
     modified = np.zeros(memory.modifications.shape, np.bool_)
-    reference, applied = memory.reference, memory.applied
+    reference, applied, clearance = memory.reference, memory.applied, memory.clearance
     if target is None or severity == Severity.DAMP or reference is None or applied is None or measured is None:
         command = damping_command(limits.damping_kd, stamp_s, limits.time_to_live_s)
         # The next position command starts from where the robot is.
@@ -170,6 +174,13 @@ def filter_command(
         reference, applied = _limit(
             target, reference, applied, measured, stamp_s - measured.stamp_s, limits, limiter, modified
         )
+        if limits.self_collision is not None and target.kind == "policy":
+            q, v = measured.joint_pos, measured.joint_vel
+            held, clearance = limits.self_collision.hold(applied, q, v, clearance)
+            if held is not None:
+                modified[_SELF_COLLISION] = held
+                there = np.minimum(np.maximum(q, limits.soft_lower), limits.soft_upper)
+                reference, applied = np.where(held, there, reference), np.where(held, there, applied)
         command = _position_command(target, applied, age_s, limits, stamp_s)
     memory = SafetyMemory(
         counts=counts,
@@ -183,6 +194,7 @@ def filter_command(
         reference=reference,
         applied=applied,
         object=track,
+        clearance=clearance,
     )
     return command, Verdict(severity, cause, margin, modified, tier, margins), memory
 

@@ -19,8 +19,9 @@ MODIFICATIONS = (
     "braking",
     "soft_limit",
     "soft_start",
+    "self_collision",
 )
-"""Reasons for which a target is changed, in the order in which they apply."""
+"""Reasons for which a target is changed, in the order in which they apply; the last one is not TargetLimiter's."""
 ROUNDING_RAD = 1e-6
 """A smaller change is not reported: it is the graph's float32 against the limits' float64."""
 _LEAST_KP = 1e-9

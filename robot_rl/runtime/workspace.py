@@ -24,9 +24,9 @@ class Workspace:
         index = {name: i for i, name in enumerate(robot.joint_names)}
         links = [link for chain in robot.chains for link in chain.links]
         self._joint = np.array([index[link.joint] for link in links])
-        self._fixed = np.array([_rotation(link.quat_wxyz) for link in links])
+        self._fixed = np.array([rotation(link.quat_wxyz) for link in links])
         axes = np.array([link.axis for link in links])
-        self._cross = np.array([_cross(axis / np.linalg.norm(axis)) for axis in axes])
+        self._cross = np.array([cross(axis / np.linalg.norm(axis)) for axis in axes])
         self._cross_squared = self._cross @ self._cross
         self._offset = [np.array(link.pos_m) for link in links]
         self._tip = [np.array(chain.tip_pos_m) for chain in robot.chains]
@@ -54,12 +54,12 @@ class Workspace:
         return float((2.0 * inside / (self._high - self._low)).min())
 
 
-def _cross(axis: Array) -> Array:
+def cross(axis: Array) -> Array:
     x, y, z = axis
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
-def _rotation(quat_wxyz: tuple[float, float, float, float]) -> Array:
+def rotation(quat_wxyz: tuple[float, float, float, float]) -> Array:
     w, x, y, z = np.array(quat_wxyz) / np.linalg.norm(quat_wxyz)
-    cross = _cross(np.array([x, y, z]))
-    return np.eye(3) + 2.0 * w * cross + 2.0 * cross @ cross
+    skew = cross(np.array([x, y, z]))
+    return np.eye(3) + 2.0 * w * skew + 2.0 * skew @ skew
