@@ -78,7 +78,7 @@ class SimRobot:
         """Whether the last physics step only damped, by command or on its own."""
         self.on_step: Callable[[], None] | None = None
         """Called after every physics step, by whoever measures."""
-        self._scene = scene
+        self.scene = scene
         self._model = make_model(spec, config, scene.model if scene is not None else model)
         self._data = mujoco.MjData(self._model)
         self._rng = np.random.default_rng(seed)
@@ -155,23 +155,23 @@ class SimRobot:
     def place_object(self) -> None:
         """Put the object where an episode of its task begins, as a person would, and let go. Raises ConfigError for a
         robot without one."""
-        if self._scene is None:
+        if self.scene is None:
             raise ConfigError(f"robot {self.spec.name!r} is alone: there is no object to place")
-        qpos, dofs = self._scene.columns
-        self._data.qpos[qpos] = self._scene.start_pose(self._generator).numpy()
+        qpos, dofs = self.scene.columns
+        self._data.qpos[qpos] = self.scene.start_pose(self._generator).numpy()
         self._data.qvel[dofs] = 0.0
         self._placed_at = self._steps
 
     @property
-    def object_placed(self) -> bool:
-        """Whether there is an object, and nobody holds it."""
-        return self._placed_at is not None
+    def object_placed_s(self) -> float | None:
+        """Since when nobody holds the object, on the clock; None: somebody does, or there is none."""
+        return None if self._placed_at is None else self._time_of(self._placed_at)
 
     def film(self) -> RobotFilm:
         """A film of what happens from now on; whoever runs the robot tells it of each tick."""
         from robot_rl_sim.robot_film import RobotFilm  # which imports what draws
 
-        return RobotFilm(self._model, self._data, None if self._scene is None else self._scene.mdp)
+        return RobotFilm(self._model, self._data, None if self.scene is None else self.scene.mdp)
 
     @property
     def time_s(self) -> float:
@@ -222,7 +222,7 @@ class SimRobot:
 
     def _with_object(self, arrays: dict[str, Array]) -> dict[str, Array]:
         """A state's fields with the time of the picture, or without the object while no picture shows it."""
-        if self._scene is None:
+        if self.scene is None:
             return arrays
         steps = float(self._sensors.object_sample_steps)
         if self._placed_at is None or steps <= self._placed_at:
@@ -281,9 +281,9 @@ class SimRobot:
         if self.spec.floating_base:
             self._data.xfrc_applied[self._trunk] = self._gantry_wrench() if self.suspended else 0.0
         mujoco.mj_step(self._model, self._data)
-        if self._scene is not None and self._placed_at is None:
+        if self.scene is not None and self._placed_at is None:
             # Above the robot, where the model has it.
-            qpos, dofs = self._scene.columns
+            qpos, dofs = self.scene.columns
             self._data.qpos[qpos], self._data.qvel[dofs] = self._model.qpos0[qpos], 0.0
         self._steps += 1
         data = self._data

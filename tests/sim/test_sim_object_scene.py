@@ -69,7 +69,7 @@ def test_no_camera_sees_what_a_person_still_holds(scene: ObjectScene) -> None:
         clock.now_s += 0.05
         assert read(robot).object_pos is None
     assert robot.data.body("object").xpos[2] > 0.4, "held up, and not falling"
-    assert not robot.object_placed
+    assert robot.object_placed_s is None
 
 
 def test_a_perfect_camera_tells_the_pose_in_the_frame_of_the_palm(scene: ObjectScene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from robot_rl.contract import Command, JointCommand, NumpyState
 from robot_rl.errors import RobotRLError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.controller import Controller, Request, Tick
+from robot_rl.runtime.goals import GoalSequence
 from robot_rl.runtime.interface import Health
 from robot_rl.runtime.loop import run
 from robot_rl.runtime.modes import Mode
 from robot_rl.testing.fakes import FakeClock
 from robot_rl_sim.faults.fault import Fault, Outputs, ProcessDied, sound_health
+from robot_rl_sim.object_scene import ObjectScene
 from robot_rl_sim.sim_robot import SimRobot
 from robot_rl_sim.sim_robot_config import SimRobotConfig
 
@@ -30,6 +33,8 @@ GOAL_S = 0.7
 """How long each of the golden rows' commands lasts: the policy always moves."""
 SETTLE_S = 1.0
 """In RUN before anything breaks; and up to one goal more, so that faults meet every phase of a motion."""
+PUT_BACK_S = 1.0
+"""An object that was put back has this long to lie still."""
 STALL_STEP_S = 0.01
 """Physics does not catch up with more than a quarter second at once."""
 
@@ -60,20 +65,26 @@ class Rig:
     policy: SwitchPolicy
     bundle: Bundle
     command_offset_s: float
+    goals: GoalSequence | None = None
+    """Of a policy that turns an object from goal to goal."""
 
     @property
     def spec(self) -> RobotSpec:
         return self.robot.spec
 
     def copy(self) -> Rig:
-        shared = (self.policy.graph, self.bundle.golden, self.spec, self.controller.limits, np)
+        shared = (self.policy.graph, self.bundle.golden, self.spec, self.controller.limits, self.robot.scene, np)
         return copy.deepcopy(self, {id(thing): thing for thing in shared})
 
     def command(self, now_s: float) -> Command | None:
-        """The operator's: the golden rows' commands, one after the other."""
-        spec = self.bundle.contract.command
+        """The operator's: a goal that is not reached yet, or the golden rows' commands, one after the other."""
+        spec, seen = self.bundle.contract.command, self.controller.object_pose
         if spec is None:
             return None
+        if self.goals is not None:
+            if seen is not None and seen.quat_wxyz is not None:
+                self.goals.update(seen.quat_wxyz, self.controller.mode == Mode.RUN)
+            return None if self.goals.goal is None else Command(self.goals.goal.astype(np.float32), now_s)
         golden = self.bundle.golden[f"in/{spec.name}"]
         return Command(golden[int((now_s + self.command_offset_s) / GOAL_S) % len(golden)], now_s)
 
@@ -92,8 +103,11 @@ def stand_up(bundle: Bundle, spec: RobotSpec, loop_period_s: float, config: SimR
     policy = SwitchPolicy(bundle.policy)
     bundle = replace(bundle, policy=policy)  # type: ignore[arg-type]
     controller = Controller(bundle, spec, loop_period_s)
-    robot = SimRobot(spec, config, seed=seed, clock=clock)
-    rig = Rig(clock, robot, controller, policy, bundle, float(rng.uniform(0, 100)))
+    scene = _scene(bundle.manifest.task) if bundle.contract.reads_object else None
+    robot = SimRobot(spec, config, seed=seed, clock=clock, scene=scene)
+    episode = bundle.manifest.episode
+    goals = None if episode is None or episode.goals is None else GoalSequence(episode.goals, seed)
+    rig = Rig(clock, robot, controller, policy, bundle, float(rng.uniform(0, 100)), goals)
     if balances(bundle):
         robot.suspended = spec.floating_base
     else:
@@ -105,7 +119,7 @@ def stand_up(bundle: Bundle, spec: RobotSpec, loop_period_s: float, config: SimR
     since: dict[str, float] = {}
 
     def on_tick(tick: Tick) -> None:
-        operate(controller, tick)
+        operate(rig, tick)
         if tick.mode == Mode.RUN:
             robot.suspended = robot.suspended and not balances(bundle)
             if tick.now_s - since.setdefault("run", tick.now_s) >= settle_s:
@@ -127,9 +141,20 @@ def stand_up(bundle: Bundle, spec: RobotSpec, loop_period_s: float, config: SimR
     return ready[0]
 
 
-def operate(controller: Controller, tick: Tick) -> None:
-    """An operator who wants the policy to run, and holds the button."""
+@functools.cache
+def _scene(task: str) -> ObjectScene:
+    return ObjectScene.of(task)
+
+
+def operate(rig: Rig, tick: Tick) -> None:
+    """An operator who wants the policy to run, holds the button, and puts the object back where that is all that is
+    missing."""
+    controller, robot = rig.controller, rig.robot
     controller.feed_deadman(tick.now_s)
+    placed_s = robot.object_placed_s
+    waited = placed_s is None or robot.time_s - placed_s > PUT_BACK_S
+    if robot.scene is not None and waited and "object" in tick.note and "standing still" not in tick.note:
+        robot.place_object()
     wanted = {Mode.IDLE: Request.STAND, Mode.DAMP: Request.STAND, Mode.HOLD: Request.STAND}
     wanted |= {Mode.STAND: Request.RUN, Mode.FAULT: Request.RESET}
     if tick.mode in wanted:

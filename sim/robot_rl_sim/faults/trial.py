@@ -32,6 +32,7 @@ RECOVER_S = 2.0
 UPRIGHT_RAD = 0.5
 SOUND = Fault()
 
+_ROUNDING_S = 1e-6
 _DAMPED = frozenset({Mode.DAMP, Mode.FAULT})
 _BOUNDS = tuple(MODIFICATIONS.index(name) for name in ("action_bound", "rate_limit", "soft_limit"))
 
@@ -163,7 +164,7 @@ class _Watch:
         if expect.due is not None and trial.detected_s is None:
             if expect.due(Sight(state, tick.age_s, self._rig.robot.joint_pos, limits)):
                 trial.due_s = t if trial.due_s is None else trial.due_s
-            elif trial.due_s is not None and t - trial.due_s <= expect.within(limits):
+            elif trial.due_s is not None and t - trial.due_s <= expect.within(limits) + _ROUNDING_S:
                 trial.due_s = None  # over before it had to be noticed
         if expect.by == "runtime":
             noticed = tick.cause in expect.causes and tick.severity >= expect.severity
@@ -186,7 +187,7 @@ class _Watch:
     def _recover(self, tick: Tick) -> None:
         """What an operator does next. A robot that has no stance to return to is left where it lies."""
         rig, trial = self._rig, self._trial
-        operate(rig.controller, tick)
+        operate(rig, tick)
         fallen = (
             rig.spec.floating_base
             and not rig.robot.suspended
@@ -298,7 +299,7 @@ def judge(trial: Trial, expect: Expect | None, limits: SafetyLimits) -> str:
     if trial.detected_s is None:
         return "not detected"
     late_s = latency_s(trial, expect) - (expect.within(limits) + limits.loop_period_s)
-    return f"detected {late_s:.4f} s too late" if late_s > 1e-6 else ""
+    return f"detected {late_s:.4f} s too late" if late_s > _ROUNDING_S else ""
 
 
 def latency_s(trial: Trial, expect: Expect) -> float:

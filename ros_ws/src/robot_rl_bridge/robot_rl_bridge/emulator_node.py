@@ -141,7 +141,7 @@ class EmulatorNode(Node):
             "commands_rejected": dict(self._receiver.rejected),
             "last_rejection": self._receiver.last_rejection,
             "suspended": self.robot.suspended,
-            "object_placed": self.robot.object_placed,
+            "object_placed": self.robot.object_placed_s is not None,
             "slipped_s": self.robot.slipped_s,
         }
 
