@@ -2,12 +2,17 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
 import pytest
 
 from robot_rl.bundle.load import Bundle, load_bundle
+from robot_rl.parity.causes import Cause
 from robot_rl.parity.diagnose import diagnose
-from robot_rl_sim.parity.benchmark import LOOP_PERIOD_S, Case, is_it, policy_path, table
+from robot_rl.parity.flight import Flight
+from robot_rl_sim.parity.benchmark import LOOP_PERIOD_S, Case, is_it, policy_path, table, to_wiggle
 from robot_rl_sim.parity.expectation import errors, expect
 from robot_rl_sim.parity.flights import fly
 from robot_rl_sim.parity.mismatches import Mismatch
@@ -47,6 +52,15 @@ def test_a_unit_of_targets_that_drives_servos_to_their_limits(bundle: Bundle, va
     causes = diagnose(fly(bundle, (mismatch,), seed, LOOP_PERIOD_S)).causes
     assert [is_it(cause, mismatch) for cause in causes] == [True]
     assert causes[0].value == pytest.approx(value)
+
+
+def test_what_is_wiggled() -> None:
+    names = tuple(f"joint_{i}" for i in range(3))
+    ended, ran = (cast(Flight, SimpleNamespace(joint_names=names, mode=np.array([m]))) for m in ("damp", "run"))
+    assert to_wiggle(ended, [Cause("unclear", "target", (1,)), Cause("limits", "joint_pos", (2,))]) == [*names[1:]]
+    assert to_wiggle(ended, []) == [*names]
+    assert to_wiggle(ran, []) == []
+    assert to_wiggle(ended, [Cause("unclear", "target", (1,)), Cause("lag", "target")]) == []
 
 
 def test_the_table_counts_cases_and_mistakes() -> None:

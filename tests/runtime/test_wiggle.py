@@ -258,6 +258,17 @@ def test_the_verb(tmp_path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"robot_rl.runtime.wiggle.{name}", 0.15)
     assert main(["wiggle", "--robot", "leap_hand", "--joints", "if_mcp", "--json", str(tmp_path / "r.json")]) == 0
     assert "if_mcp       ok" in capsys.readouterr().out
+    log = tmp_path / "w.npz"
+    assert main(["wiggle", "--robot", "leap_hand", "--joints", "if_rot", "--log", str(log)]) == 0
+    with np.load(log, allow_pickle=False) as arrays:
+        joint, others = NAMES.index("if_rot"), np.arange(len(NAMES)) != NAMES.index("if_rot")
+        assert np.ptp(arrays["position"][:, joint]) == pytest.approx(CONFIG.amplitude_rad, abs=1e-3)
+        # Zero while all is damped, and then where they were.
+        assert len(np.unique(arrays["position"][:, others], axis=0)) <= 2
+        # At 50 Hz, as without a log, no two commands would be so close.
+        assert np.diff(arrays["command_s"]).min() < 0.015
+    assert main(["wiggle", "--robot", "leap_hand", "--log", "w.mcap"]) == 2
+    assert "--log must end with .npz" in capsys.readouterr().err
     assert main(["wiggle"]) == 2
     assert "name the robot" in capsys.readouterr().err
     assert main(["wiggle", "--robot", "leap_hand", "--joints", "thumb"]) == 2
