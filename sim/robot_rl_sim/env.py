@@ -33,6 +33,8 @@ from robot_rl_sim.target_filter import TargetFilter
 if TYPE_CHECKING:
     from robot_rl_sim.camera import WorldCamera
 
+STARTED_APART = 8
+"""Most episodes that are started by kernels, which are for one world. More than these are faster together."""
 KEPT_DIVERGENCES = 16
 MAX_DUMPS = 64
 """Files in one folder: a task that always diverges must not fill the disk."""
@@ -99,6 +101,7 @@ class SimVecEnv:
         self._begin: Callable[..., dict[str, Tensor]] = self._begun
         self._observe: Callable[..., dict[str, Tensor]] = self._observed
         self._few = 0
+        """So many episodes are started one by one."""
         self._filter: TargetFilter | None = None
         self.reset()
 
@@ -177,10 +180,10 @@ class SimVecEnv:
 
     def compile(self) -> None:
         """See robot_rl.env.CompilableVecEnv."""
-        if self.device.type == "cpu":
+        if self.sim.stays:
             self._decide, self._judge = Kernel(self._decided), Kernel(self._judged)
             self._begin, self._observe = Kernel(self._begun), Kernel(self._observed)
-            self._few = 8
+            self._few = STARTED_APART
         else:
             self._decide, self._judge = compiled(self._decided, self.device), compiled(self._judged, self.device)
 
@@ -188,6 +191,8 @@ class SimVecEnv:
         """See robot_rl.env.LimitedVecEnv."""
         contract = self.policy_io.contract
         self._filter = TargetFilter(self.mdp.robot, contract, self.num_envs, self.device, low_pass_hz)
+        if isinstance(self._decide, Kernel):  # which knows the settings of before
+            self._decide = Kernel(self._decided)
 
     def privileged(self) -> Tensor:
         """(n_envs, privileged_dim) of the states after the last step or reset: for critics."""
@@ -366,7 +371,6 @@ class SimVecEnv:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
         self._privileged_known = False
         k = len(worlds)
-        # A kernel is for one world. Together, many are faster.
         apart = k <= self._few
         begin, observe = (self._begin, self._observe) if apart else (self._begun, self._observed)
         parts = (x.split(1 if apart else k) for x in (worlds, self._draw(k, self._start_widths)))

@@ -40,8 +40,8 @@ class Kernel:
         self._traces, self._checked = 0, False
 
     def __call__(self, *arguments: Tensor) -> Outputs:
-        """The tensors are found at the first call. The second makes sure that they are the same. Raises EnvError if they
-        are not, and for arguments of other shapes or types than at first."""
+        """The tensors are found at the first call. The second makes sure that they are the same. Raises EnvError if
+        they are not, and for arguments of other shapes or types than at first."""
         given = tuple((a.shape, a.dtype) for a in arguments)
         if self._given and given != self._given:
             raise EnvError(f"compiled for {_described(self._given)}, called with {_described(given)}")

@@ -331,7 +331,7 @@ def test_pushes_of_a_robot_without_a_floating_base_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_compiled_steps_go_on_bit_for_bit_from_a_saved_state() -> None:
     """Across episodes that end one by one, which start compiled, and all at once, which do not."""
 
@@ -353,17 +353,15 @@ def test_compiled_steps_go_on_bit_for_bit_from_a_saved_state() -> None:
     assert all(torch.equal(a, b) for a, b in zip(rollout(other, 40, seed=2), expected, strict=True))
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        "leap-reach",
-        *(pytest.param(t, marks=pytest.mark.slow) for t in ("leap-cube", "g1-velocity-rough", "peg-insert")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("task", ["leap-reach", "leap-cube", "g1-velocity-rough", "peg-insert"])
 def test_compiled_steps_are_the_same_steps(task: str) -> None:
     plain, compiled = (TASKS[task].make_env(num_envs=4, seed=3) for _ in range(2))
     assert isinstance(compiled, SimVecEnv)
     compiled.compile()
+    for env in (plain, compiled):
+        env._steps[:2] = torch.tensor([env.max_episode_steps - 4, env.max_episode_steps - 6])
     for action in actions(plain, 12):
         a, b = plain.step(action), compiled.step(action)
         torch.testing.assert_close(b.obs, a.obs, rtol=1e-4, atol=1e-4)

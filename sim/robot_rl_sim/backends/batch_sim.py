@@ -28,6 +28,9 @@ class BatchSim(Protocol):
     substeps: int
     """Physics steps in one control period."""
     device: torch.device
+    stays: bool
+    """Whether every tensor stays where it is and is up to date whenever physics or `set_state` returns: then compiled
+    code can go on reading it without asking again."""
     qpos: Tensor
     """(num_worlds, nq); writable."""
     qvel: Tensor

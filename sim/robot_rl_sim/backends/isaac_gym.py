@@ -67,6 +67,8 @@ class IsaacGymSim:
     Raises MissingDependencyError if there is no Isaac Gym, and ConfigError for a model that it cannot do.
     """
 
+    stays = False
+
     def __init__(
         self,
         model: mujoco.MjModel,

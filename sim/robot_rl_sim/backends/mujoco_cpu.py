@@ -24,6 +24,8 @@ _TRACED = ("qpos", "qvel", "actuator_force", "sensordata")
 class MujocoCpuSim:
     """See BatchSim. `num_threads` 0 means all cores. Results do not depend on the number of threads."""
 
+    stays = True
+
     def __init__(
         self, model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps: int, num_threads: int = 0
     ) -> None:
@@ -59,7 +61,8 @@ class MujocoCpuSim:
 
     @property
     def failed(self) -> Tensor:
-        # In numpy, which comes back sooner than torch from the caches' point of view; NaN counts as too fast.
+        # In numpy: after physics, which drives all else out of the caches, torch takes several times as long. NaN counts
+        # as too fast.
         speed = np.abs(self._qvel).max(axis=1, initial=0.0)
         return torch.from_numpy(~(speed < MAX_SPEED) | self._errors | self._warning_counts.any(axis=1))
 

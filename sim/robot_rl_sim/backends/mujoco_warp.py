@@ -65,6 +65,8 @@ class MujocoWarpSim:
     than it has room for is `failed`; contacts that do not fit into the buffer of all worlds raise EnvError.
     """
 
+    stays = False  # what `set_state` changes is computed when it is asked for
+
     def __init__(
         self, model: mujoco.MjModel, robot: RobotSpec, num_worlds: int, substeps: int, device: str = "cuda"
     ) -> None:
