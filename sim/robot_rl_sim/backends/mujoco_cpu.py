@@ -61,8 +61,8 @@ class MujocoCpuSim:
 
     @property
     def failed(self) -> Tensor:
-        # In numpy: after physics, which drives all else out of the caches, torch takes several times as long. NaN counts
-        # as too fast.
+        # In numpy: after physics, which drives all else out of the caches, torch takes several times as long.
+        # NaN counts as too fast.
         speed = np.abs(self._qvel).max(axis=1, initial=0.0)
         return torch.from_numpy(~(speed < MAX_SPEED) | self._errors | self._warning_counts.any(axis=1))
 
