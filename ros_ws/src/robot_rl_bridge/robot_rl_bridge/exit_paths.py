@@ -67,6 +67,7 @@ module.console()
 _RAISING_OF = {
     "policy": {"kind": "PolicyNode", "callback": "_on_command", "condition": "len(message.data) == 1"},
     "watchdog": {"kind": "WatchdogNode", "callback": "_on_estop", "condition": "not message.data"},
+    "emulator": {"kind": "EmulatorNode", "callback": "_on_command", "condition": "len(message.data) == 1"},
 }
 
 
@@ -107,6 +108,7 @@ PATHS = (
     ExitPath("emulator", "SIGSTOP", _STALE_S, "policy node, by the state's age"),
     ExitPath("emulator", "SIGINT", _STALE_S, "policy node, by the state's age"),
     ExitPath("emulator", "SIGTERM", _STALE_S, "policy node, by the state's age"),
+    ExitPath("emulator", "exception", _STALE_S, "policy node, by the state's age"),
 )
 
 
@@ -150,7 +152,7 @@ class Rig:
         self._stop = self.node.create_publisher(Bool, ESTOP_TOPIC, ros_compat.LATCHED_QOS)
         loop = f"loop_rate_hz:={LOOP_RATE_HZ}"
         self.processes = {
-            "emulator": self._start("emulator", False, f"rate_hz:={EMULATOR_RATE_HZ}"),
+            "emulator": self._start("emulator", raising == "emulator", f"rate_hz:={EMULATOR_RATE_HZ}"),
             "watchdog": self._start("watchdog", raising == "watchdog", loop),
             "policy": self._start("policy", raising == "policy", loop, f"bundle:={bundle}", program=policy_program),
         }
@@ -177,6 +179,10 @@ class Rig:
             return sent_s
         if path.node == "policy":
             self._command([0.0])
+        elif path.node == "emulator":
+            command = self.node.create_publisher(Float64MultiArray, COMMAND_TOPIC, ros_compat.COMMAND_QOS)
+            self.until(lambda: command.get_subscription_count() > 1, 5.0)  # the first listener is this node
+            command.publish(Float64MultiArray(data=[0.0]))
         else:
             self._stop.publish(Bool(data=False))
         log = self.folder / f"{path.node}.log"
@@ -247,6 +253,8 @@ class Rig:
         self.emulator = json.loads(message.data)
 
     def _on_command(self, message: Float64MultiArray) -> None:
+        if len(message.data) == 1:
+            return  # what makes the emulator raise
         received = converters.decode_joint_command(message, self._order)
         self.commands.append((received.sent_s, not received.values[2:4].any()))
 
