@@ -109,13 +109,18 @@ def _run_in_process(args: FaultsArgs) -> Result:
     return Result(ok=data["passed"], rows=rows, reason=data["reason"], details=details, quiet=True)
 
 
-def _run_ordinary(args: FaultsArgs, bundle: Bundle) -> Ordinary:
+def _run_ordinary(args: FaultsArgs, bundle: Bundle) -> Ordinary | None:
+    """None, with a line that says so, for a bundle whose task is not installed here."""
     from robot_rl.env import get_task
     from robot_rl_sim.commands.gate import training_randomization
     from robot_rl_sim.env import SimVecEnv
     from robot_rl_sim.faults.ordinary import run_ordinary
 
-    task = get_task(bundle.manifest.task)
+    try:
+        task = get_task(bundle.manifest.task)
+    except ConfigError as error:
+        print(f"none/training: not measured: {error}", flush=True)
+        return None
     env = task.make_env(num_envs=_WORLDS, seed=args.seed, randomize=training_randomization(bundle, task))
     if not isinstance(env, SimVecEnv):
         raise ConfigError(f"task {task.name!r} is not simulated here; use --minutes 0")

@@ -23,6 +23,7 @@ DIGITS = 4
 """Of all figures, m: a tenth of a millimetre, by which radii are rounded up."""
 _GRID = 24
 """Points along each angle of a round geom."""
+_SHAPES = ("BOX", "CYLINDER", "CAPSULE", "SPHERE", "ELLIPSOID")
 
 
 PARTS: dict[str, dict[str, str]] = {
@@ -121,23 +122,23 @@ def _needed(points: Array, start: Array, end: Array) -> float:
 def _surface(model: mujoco.MjModel, geom: int) -> Array:
     """(n, 3) m, in the body's frame: points whose convex hull holds the geom."""
     size, kind = model.geom_size[geom], int(model.geom_type[geom])
-    types = mujoco.mjtGeom
+    box, cylinder, capsule, sphere, ellipsoid = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{n}")) for n in _SHAPES)
     angle = np.linspace(0.0, 2 * np.pi, _GRID, endpoint=False)
     # Circumscribed, so that no arc between two points is outside.
     ring = np.stack((np.cos(angle), np.sin(angle)), -1) / np.cos(np.pi / _GRID)
-    if kind == types.mjGEOM_BOX:
+    if kind == box:
         local = size * np.array(np.meshgrid(*([(-1.0, 1.0)] * 3))).reshape(3, -1).T
-    elif kind == types.mjGEOM_CYLINDER:
+    elif kind == cylinder:
         local = np.concatenate([np.column_stack((size[0] * ring, np.full(_GRID, z))) for z in (-size[1], size[1])])
     else:
         latitude = np.linspace(-np.pi / 2, np.pi / 2, _GRID // 2 + 1)
         ball = np.array([(*(np.cos(b) * r), np.sin(b)) for b in latitude for r in ring]) / np.cos(np.pi / _GRID)
-        if kind == types.mjGEOM_CAPSULE:
+        if kind == capsule:
             local = np.concatenate([size[0] * ball + (0.0, 0.0, z) for z in (-size[1], size[1])])
-        elif kind in (types.mjGEOM_SPHERE, types.mjGEOM_ELLIPSOID):
-            local = ball * (size if kind == types.mjGEOM_ELLIPSOID else size[0])
+        elif kind in (sphere, ellipsoid):
+            local = ball * (size if kind == ellipsoid else size[0])
         else:
-            raise ValueError(f"geom {model.geom(geom).name!r}: capsules cannot be fitted around a {types(kind).name}")
+            raise ValueError(f"geom {model.geom(geom).name!r}: capsules cannot be fitted around a {mujoco.mjtGeom(kind).name}")
     rotation = np.zeros(9)
     mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
     return local @ rotation.reshape(3, 3).T + model.geom_pos[geom]
