@@ -138,7 +138,9 @@ def _surface(model: mujoco.MjModel, geom: int) -> Array:
         elif kind in (sphere, ellipsoid):
             local = ball * (size if kind == ellipsoid else size[0])
         else:
-            raise ValueError(f"geom {model.geom(geom).name!r}: capsules cannot be fitted around a {mujoco.mjtGeom(kind).name}")
+            raise ValueError(
+                f"geom {model.geom(geom).name!r}: capsules cannot be fitted around a {mujoco.mjtGeom(kind).name}"
+            )
     rotation = np.zeros(9)
     mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
     return local @ rotation.reshape(3, 3).T + model.geom_pos[geom]
