@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def _described(given: tuple[tuple[torch.Size, torch.dtype], ...]) -> str:
 
 
 def _ahead_of_time(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> Callable[[list[Tensor]], list[Tensor]]:
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch's own parts about each other
         path = aoti_compile_and_package(
             torch.export.export(graph, tensors), package_path=str(Path(folder) / "kernel.pt2")
         )

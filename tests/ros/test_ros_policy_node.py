@@ -238,8 +238,8 @@ def test_a_rival_on_the_command_topic_is_reported_and_not_obeyed(standing) -> No
         rival.write(damping_command(np.full(16, 0.1), now, 0.1))
         station.spin(0.02)
     station.operator.wait_for(lambda s: "2 publishers on ~/joint_command" in s["problem"], 5.0, "a rival")
-    assert station.emulator_until(lambda s: True)["damping"] is False
-    watchdog = station.operator.watchdog
+    status, watchdog = station.emulator_until(lambda s: True), station.operator.watchdog
+    assert status["damping"] is False, (status, watchdog)
     assert (watchdog["refused_senders"], watchdog["passing"]) == ("1", "True")
     assert int(watchdog["refused_commands"]) > 10
     assert station.operator.wait_for_mode("stand") == "stand"
