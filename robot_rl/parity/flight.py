@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,18 @@ class Flight:
             wrong = [field for field, values in arrays.items() if len(values) != len(times)]
             if wrong:
                 raise ConfigError(f"flight: {', '.join(wrong)} must have {len(times)} rows, as {name}")
+
+    @staticmethod
+    def of(contract: Contract, arrays: Mapping[str, Array], mode: NDArray[np.str_]) -> Flight:
+        """From the arrays of `FlightRecorder.arrays`."""
+        return Flight(
+            contract=contract,
+            stamp_s=arrays["stamp_s"],
+            state={f: arrays[f] for f in STATE_FIELDS if f in arrays},
+            command_s=arrays["command_s"],
+            command={f: arrays[f] for f in COMMAND_FIELDS},
+            mode=mode,
+        )
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -99,15 +112,7 @@ class FlightRecorder:
 
     def flight(self, contract: Contract) -> Flight:
         """Raises ConfigError if nothing was measured."""
-        arrays = self.arrays()
-        return Flight(
-            contract=contract,
-            stamp_s=arrays["stamp_s"],
-            state={f: arrays[f] for f in STATE_FIELDS if f in arrays},
-            command_s=arrays["command_s"],
-            command={f: arrays[f] for f in COMMAND_FIELDS},
-            mode=np.array([mode for _, _, mode in self._commands]),
-        )
+        return Flight.of(contract, self.arrays(), np.array([mode for _, _, mode in self._commands]))
 
 
 def from_log(log: Log) -> Flight:

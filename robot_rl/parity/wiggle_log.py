@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,21 @@ def read_wiggle_log(path: Path, contract: Contract) -> Flight:
     robot, joints = str(arrays["robot"]), tuple(map(str, arrays["joints"]))
     if (robot, joints) != (f"{contract.robot}/{contract.variant}", contract.joint_names):
         raise LogError(f"{path} is of robot {robot}, not of {contract.robot}/{contract.variant} with the same joints")
-    return Flight(
-        contract=contract,
-        stamp_s=arrays["stamp_s"],
-        state={f: arrays[f] for f in STATE_FIELDS if f in arrays},
-        command_s=arrays["command_s"],
-        command={f: arrays[f] for f in COMMAND_FIELDS},
-        mode=np.full(len(arrays["command_s"]), WIGGLE),
-    )
+    measured = [f for f in STATE_FIELDS if f in arrays]
+    sizes = dict.fromkeys((*COMMAND_FIELDS, *(f for f in measured if f.startswith("joint_"))), len(joints))
+    for name in ("stamp_s", "command_s", *COMMAND_FIELDS, *measured):
+        values, size = arrays[name], sizes.get(name)
+        if values.dtype.kind != "f" or values.ndim != (1 if name.endswith("_s") else 2):
+            raise LogError(f"{path}: {name} must be a table of numbers, got {values.dtype} of {values.shape}")
+        if name not in measured and not np.isfinite(values).all():
+            raise LogError(f"{path}: {name} has values that are not finite")
+        if size is not None and values.shape[1] != size:
+            raise LogError(f"{path}: {name} must have {size} columns, one per joint, got {values.shape[1]}")
+    try:
+        flight = Flight.of(contract, arrays, np.full(len(arrays["command_s"]), WIGGLE))
+    except ConfigError as error:
+        raise LogError(f"{path}: {error}") from error
+    # A sensor may fail for a moment; what it said then is no measurement.
+    sound = np.logical_and.reduce([np.isfinite(values).all(1) for values in flight.state.values()])
+    state = {name: values[sound] for name, values in flight.state.items()}
+    return replace(flight, stamp_s=flight.stamp_s[sound], state=state)

@@ -162,6 +162,36 @@ def test_a_wiggle_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert set(read.mode) == {"wiggle"}
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("kp", np.zeros((2, 16)), "kp must have .* rows"),
+        ("joint_pos", np.zeros((40, 3)), "16 columns, one per joint, got 3"),
+        ("position", np.array(["x"]), "position must be a table of numbers"),
+        ("stamp_s", np.array([np.nan]), "stamp_s has values that are not finite"),
+    ],
+)
+def test_a_damaged_wiggle_log_is_refused(tmp_path: Path, name: str, values: np.ndarray, message: str) -> None:
+    path = tmp_path / "wiggle.npz"
+    write_wiggle_log(path, LEAP_HAND, recorded())
+    with np.load(path) as file:
+        arrays = dict(file) | {name: values}
+    np.savez(path, **arrays)
+    with pytest.raises(LogError, match=message):
+        read_wiggle_log(path, TinyPolicy(LEAP_HAND).contract())
+
+
+def test_what_a_sensor_failed_to_measure_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "wiggle.npz"
+    write_wiggle_log(path, LEAP_HAND, recorded())
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["joint_vel"][1, 4] = np.nan
+    np.savez(path, **arrays)
+    read = read_wiggle_log(path, TinyPolicy(LEAP_HAND).contract())
+    np.testing.assert_array_equal(read.stamp_s, np.delete(arrays["stamp_s"], 1))
+
+
 def test_other_robots_and_other_files_are_refused(tmp_path: Path) -> None:
     write_wiggle_log(tmp_path / "hand.npz", LEAP_HAND, recorded())
     with pytest.raises(LogError, match="leap_hand/right, not of unitree_g1"):
