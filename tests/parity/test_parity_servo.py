@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_a_damaged_wiggle_log_is_refused(tmp_path: Path, name: str, values: np.n
     path = tmp_path / "wiggle.npz"
     write_wiggle_log(path, LEAP_HAND, recorded())
     with np.load(path) as file:
-        arrays = dict(file) | {name: values}
+        arrays: dict[str, Any] = dict(file) | {name: values}
     np.savez(path, **arrays)
     with pytest.raises(LogError, match=message):
         read_wiggle_log(path, TinyPolicy(LEAP_HAND).contract())
@@ -185,7 +186,7 @@ def test_what_a_sensor_failed_to_measure_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "wiggle.npz"
     write_wiggle_log(path, LEAP_HAND, recorded())
     with np.load(path) as file:
-        arrays = dict(file)
+        arrays: dict[str, Any] = dict(file)
     arrays["joint_vel"][1, 4] = np.nan
     np.savez(path, **arrays)
     read = read_wiggle_log(path, TinyPolicy(LEAP_HAND).contract())
