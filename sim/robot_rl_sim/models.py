@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from robot_rl.errors import ConfigError
 from robot_rl.robots import ROBOTS, RobotSpec, get_robot
+from robot_rl.robots.collision import CollisionModel
 from robot_rl.robots.files import added_robots
 from robot_rl_sim.coupling import find_followers, follow
 from robot_rl_sim.motors import PD, set_motor
@@ -34,13 +35,16 @@ def scene_path(robot: str) -> Path:
 
 
 def load_spec(robot: str) -> mujoco.MjSpec:
-    """The editable model: the MJCF plus, per joint of the RobotSpec, armature and one position servo of the same name.
+    """The editable model: the MJCF plus, per joint of the RobotSpec, armature and one position servo of the same name;
+    and contacts between links that could hit one another.
 
     Actuators are in RobotSpec joint order, so `ctrl` is the vector of joint targets (rad) in contract order. Each
     applies kp (target - q) - kd dq, limited to ± effort_limit_nm.
     """
-    spec = mujoco.MjSpec.from_file(str(scene_path(robot)))
-    add_motors(spec, get_robot(robot))
+    spec, known = mujoco.MjSpec.from_file(str(scene_path(robot))), get_robot(robot)
+    add_motors(spec, known)
+    if known.collision is not None:
+        add_self_contacts(spec, known.collision, known.root_body)
     return spec
 
 
@@ -55,6 +59,26 @@ def add_motors(spec: mujoco.MjSpec, robot: RobotSpec) -> None:
         spec.joint(joint.name).armature = armature
         actuator = spec.add_actuator(name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         set_motor(actuator, joint, PD)
+
+
+def add_self_contacts(spec: mujoco.MjSpec, collision: CollisionModel, root_body: str) -> None:
+    """Let the links of a robot stop one another: its capsules, hidden, and a contact for each of its pairs.
+
+    They are the capsules that the safety filter keeps apart, so that a policy learns among the links that it meets on a
+    robot. They touch nothing else. Contacts have no friction: they cost a quarter then, and nothing may lean on them.
+    """
+    for capsule in collision.capsules:
+        body = spec.joint(capsule.joint).parent if capsule.joint else spec.body(root_body)
+        body.add_geom(
+            name=_self_geom(capsule.name), type=_SHAPE.mjGEOM_CAPSULE, fromto=(*capsule.start_m, *capsule.end_m),
+            size=(capsule.radius_m, 0.0, 0.0), mass=0.0, contype=0, conaffinity=0, group=3, rgba=_SELF_RGBA,
+        )  # fmt: skip
+    for first, second in collision.pairs:
+        spec.add_pair(geomname1=_self_geom(first), geomname2=_self_geom(second), condim=1)
+
+
+def _self_geom(capsule: str) -> str:
+    return f"self_{capsule}"
 
 
 def default_qpos(model: mujoco.MjModel, robot: RobotSpec) -> NDArray[np.float64]:
@@ -126,4 +150,5 @@ def bottom_m(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> float:
 
 
 _SHAPE = mujoco.mjtGeom
+_SELF_RGBA = (0.9, 0.4, 0.2, 0.3)
 _SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)

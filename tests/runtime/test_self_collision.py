@@ -18,7 +18,7 @@ from robot_rl.runtime.self_collision import SelfCollision, _between_lines
 from robot_rl.testing.bundles import TinyPolicy
 from robot_rl.testing.filter_bench import DT, Bench
 from robot_rl_sim.importing.capsules import PARTS, collision_model
-from robot_rl_sim.models import load_model
+from robot_rl_sim.models import load_model, scene_path
 
 G1 = SelfCollision(UNITREE_G1, 0.01)
 PROFILE = dataclasses.replace(UNITREE_G1.safety, self_collision_margin_m=0.01)
@@ -46,7 +46,8 @@ def geoms_of(model: mujoco.MjModel, capsule: str) -> list[int]:
 
 
 def test_the_literal_is_what_the_tool_makes_of_the_model() -> None:
-    assert collision_model(UNITREE_G1, load_model("unitree_g1")) == COLLISION == UNITREE_G1.collision
+    scene = mujoco.MjModel.from_xml_path(str(scene_path("unitree_g1")))
+    assert collision_model(UNITREE_G1, scene) == COLLISION == UNITREE_G1.collision
 
 
 def test_distances_are_those_of_mujoco_between_the_same_capsules() -> None:

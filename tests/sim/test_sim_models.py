@@ -191,7 +191,7 @@ def test_humanoid_stands_on_its_feet() -> None:
     data = mujoco.MjData(model)
     data.qpos[:] = default_qpos(model, robot)
     mujoco.mj_kinematics(model, data)
-    soles = [data.geom(i).xpos[2] - model.geom_size[i, 0] for i in range(model.ngeom) if "foot" in model.geom(i).name]
+    soles = [data.geom(i).xpos[2] - model.geom_size[i, 0] for i in range(model.ngeom) if "_foot_" in model.geom(i).name]
     assert len(soles) == 8
     assert min(soles) == pytest.approx(0, abs=1e-9)
     assert max(soles) < 0.005

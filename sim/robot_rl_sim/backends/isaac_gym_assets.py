@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -111,7 +112,8 @@ def principal_to_body(model: mujoco.MjModel) -> NDArray[np.float64]:
 
 
 def _collide(model: mujoco.MjModel, a: int, b: int) -> bool:
-    """MuJoCo's rules, but for explicit contact pairs."""
+    """MuJoCo's rules, but for explicit contact pairs, which are left out: nothing that touches a link can be kept from
+    touching the ground."""
     body_a, body_b = int(model.geom_bodyid[a]), int(model.geom_bodyid[b])
     low, high = sorted((body_a, body_b))
     weld_a, weld_b = int(model.body_weldid[body_a]), int(model.body_weldid[body_b])
@@ -126,7 +128,6 @@ def _collide(model: mujoco.MjModel, a: int, b: int) -> bool:
 def _check(model: mujoco.MjModel) -> None:
     problems = [f"{n} {what}" for what, n in (
         ("equality constraints", model.neq), ("tendons", model.ntendon), ("mocap bodies", model.nmocap),
-        ("explicit contact pairs", model.npair),
     ) if n]  # fmt: skip
     for joint in range(model.njnt):
         kind, body = int(model.jnt_type[joint]), int(model.jnt_bodyid[joint])
@@ -143,6 +144,12 @@ def _check(model: mujoco.MjModel) -> None:
             problems.append(f"geom {model.geom(geom).name!r}, which is no {', '.join(_SHAPES.values())} or floor at 0")
     if problems:
         raise ConfigError(f"the Isaac Gym backend cannot do: {'; '.join(problems)}; take backend 'mujoco' or 'warp'")
+    if model.npair:
+        warnings.warn(
+            f"the Isaac Gym backend leaves out {model.npair} explicit contact pairs, such as those that keep a robot's "
+            "links apart",
+            stacklevel=2,
+        )
 
 
 def _mjcf(model: mujoco.MjModel, root: int) -> str:

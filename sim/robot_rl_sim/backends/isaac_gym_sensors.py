@@ -90,7 +90,11 @@ def readable(model: mujoco.MjModel) -> dict[str, Sensor]:
     for i in range(model.nsensor):
         kind, place, at = int(model.sensor_type[i]), int(model.sensor_objtype[i]), int(model.sensor_objid[i])
         counts = kind != _CONTACT or (int(model.sensor_intprm[i, 0]), int(model.sensor_dim[i])) == (_FOUND, 1)
-        if kind not in _READ or place not in (_SITE, _BODY, _XBODY) or int(model.sensor_refid[i]) >= 0 or not counts:
+        # What a foot of a robot touches, its own links left out (see isaac_gym_assets), is the world.
+        references = (-1, 0) if kind == _CONTACT else (-1,)
+        if kind not in _READ or place not in (_SITE, _BODY, _XBODY) or not counts:
+            continue
+        if int(model.sensor_refid[i]) not in references:
             continue
         name, body = model.sensor(i).name, at
         pos, quat = torch.zeros(3), torch.tensor([1.0, 0.0, 0.0, 0.0])

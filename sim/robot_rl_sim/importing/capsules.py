@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robot_rl.robots import RobotSpec, get_robot
 from robot_rl.robots.collision import Capsule, CollisionModel, Placement
-from robot_rl_sim.models import load_model
+from robot_rl_sim.models import scene_path
 
 Array = NDArray[np.float64]
 
@@ -32,6 +32,7 @@ PARTS: dict[str, dict[str, str]] = {
         f"{side}_{name}": f"{side}_{body}"
         for side in ("left", "right")
         for name, body in (
+            ("hip", "hip_roll_link"),
             ("thigh", "hip_yaw_link"),
             ("shank", "knee_link"),
             ("foot", "ankle_roll_link"),
@@ -45,7 +46,13 @@ _ARM = ("hand", "forearm")
 PAIRS: dict[str, tuple[tuple[str, str], ...]] = {
     "unitree_g1": (
         *((f"{side}_{arm}", body) for side in ("left", "right") for arm in _ARM for body in ("torso", "pelvis")),
-        *((f"{s}_{arm}", f"{leg}_thigh") for s in ("left", "right") for arm in _ARM for leg in ("left", "right")),
+        *(
+            (f"{s}_{arm}", f"{leg}_{part}")
+            for s in ("left", "right")
+            for arm in _ARM
+            for leg in ("left", "right")
+            for part in ("hip", "thigh")
+        ),
         *((f"left_{a}", f"right_{b}") for a in _ARM for b in _ARM),
         ("left_thigh", "right_thigh"),
         ("left_shank", "right_shank"),
@@ -57,7 +64,7 @@ PAIRS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def collision_model(robot: RobotSpec, model: mujoco.MjModel) -> CollisionModel:
-    """Of a robot in PARTS. Raises KeyError for another one."""
+    """Of a robot in PARTS, and of its scene alone, which has no capsules yet. Raises KeyError for another one."""
     capsules = tuple(_fit(model, robot, name, model.body(body).id) for name, body in PARTS[robot.name].items())
     needed: set[str] = set()
     for capsule in capsules:
@@ -161,4 +168,4 @@ def literal(robot: RobotSpec, model: CollisionModel) -> str:
 
 if __name__ == "__main__":
     spec = get_robot(sys.argv[1])
-    print(literal(spec, collision_model(spec, load_model(spec.name))), end="")
+    print(literal(spec, collision_model(spec, mujoco.MjModel.from_xml_path(str(scene_path(spec.name))))), end="")

@@ -19,7 +19,7 @@ _SENSORS = {
 
 
 def add_foot_sensors(spec: mujoco.MjSpec) -> None:
-    """Position and velocity of each sole in the world, and the number of contacts of each foot."""
+    """Position and velocity of each sole in the world, and the number of contacts of each foot with the ground."""
     for side in _SIDES:
         body = f"{side}_ankle_roll_link"
         spec.body(body).add_site(name=f"{side}_sole", pos=_SOLE_M)
@@ -27,6 +27,7 @@ def add_foot_sensors(spec: mujoco.MjSpec) -> None:
             sensor = spec.add_sensor(name=f"{side}_sole_{name}", type=kind)
             if name == "contact":
                 sensor.objtype, sensor.objname = mujoco.mjtObj.mjOBJ_BODY, body
+                sensor.reftype, sensor.refname = mujoco.mjtObj.mjOBJ_BODY, "world"
                 # What to report (how many were found), how to reduce many contacts (not), and how many slots.
                 sensor.intprm[:3] = [1, 0, 1]
             else:
