@@ -52,6 +52,9 @@ class TrainConfig:
     """Transitions to learn from besides, in any format of `robot-rl data`; they must not change during a run."""
     demo_share: float = 0.5
     """Share of every batch that is drawn from `demos`."""
+    start_from: Path | None = None
+    """Begin with the networks, normaliser and optimisers of another run's newest checkpoint, such as one of the same
+    task under other conditions. Same algorithm and shapes; the replay begins empty."""
     symmetry: bool = False
     """Learn from every batch and its mirror image at once, where the task is the same with left and right exchanged."""
     evaluate_every: int = 10_000

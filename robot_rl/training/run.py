@@ -22,7 +22,7 @@ from robot_rl.replay.mirror import Mirror
 from robot_rl.replay.mixture import Mixture, Source
 from robot_rl.replay.n_step import NStep
 from robot_rl.replay.ring_buffer import Batch, RingBuffer
-from robot_rl.training.checkpoint import Checkpoint, join, save_checkpoint, split
+from robot_rl.training.checkpoint import Checkpoint, join, load_config, newest_checkpoint, save_checkpoint, split
 from robot_rl.training.collect import privileged_dim, updates_due
 from robot_rl.training.config import TrainConfig
 from robot_rl.training.evaluate import Evaluation, evaluate, uniform_actions
@@ -156,14 +156,7 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on exactly from the checkpoint."""
         state = checkpoint.state
-        dims = (state["obs_dim"], state.get("privileged_dim", 0), state["action_dim"])
-        own = (self.env.obs_dim, privileged_dim(self.env), self.env.action_dim)
-        if dims != own:
-            names = "{} observations, {} privileged ones and {} actions"
-            raise CheckpointError(
-                f"{checkpoint.path} is of a task with {names.format(*dims)}; {self.config.task!r} has "
-                f"{names.format(*own)}"
-            )
+        _check_dims(checkpoint, self.env, self.config)
         if state.get("demos_sha256") != self.demos_sha256:
             raise CheckpointError(f"{self.config.demos} is not the file that {self.run_dir} was trained with")
         model = checkpoint.load("model")
@@ -215,6 +208,8 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
     algorithm = get_algorithm(config.algo).make(
         config.algorithm, env.obs_dim, env.action_dim, algorithm_seed, config.device, half_range, privileged_dim(env)
     )
+    if config.start_from is not None:
+        _start_from(config.start_from, algorithm, env, config)
     dims = (env.obs_dim + privileged_dim(env), env.action_dim)
     replay = RingBuffer(
         config.buffer_size, *dims, replay_seed, config.device, _n_step(config, config.num_envs),
@@ -227,6 +222,26 @@ def make_run(config: TrainConfig, task: Task, run_dir: Path) -> Run:
         video = RolloutVideo(partial(make_env, num_envs=1, seed=eval_seed), eval_seed, run_dir)
     obs = env.reset()
     return Run(config, run_dir, env, eval_env, algorithm, replay, demos, generator, obs, eval_seed, video=video)
+
+
+def _start_from(run_dir: Path, algorithm: Algorithm, env: VecEnv, config: TrainConfig) -> None:
+    """Give `algorithm` what another run has learned. Raises CheckpointError for one that does not fit."""
+    earlier, checkpoint = load_config(run_dir), newest_checkpoint(run_dir)
+    if earlier.algo != config.algo:
+        raise CheckpointError(f"start_from {run_dir} was trained with {earlier.algo!r}, this run with {config.algo!r}")
+    _check_dims(checkpoint, env, config)
+    algorithm.load_state_dict(split(checkpoint.load("model"), "algorithm"))
+
+
+def _check_dims(checkpoint: Checkpoint, env: VecEnv, config: TrainConfig) -> None:
+    state = checkpoint.state
+    dims = (state["obs_dim"], state.get("privileged_dim", 0), state["action_dim"])
+    own = (env.obs_dim, privileged_dim(env), env.action_dim)
+    if dims != own:
+        names = "{} observations, {} privileged ones and {} actions"
+        raise CheckpointError(
+            f"{checkpoint.path} is of a task with {names.format(*dims)}; {config.task!r} has {names.format(*own)}"
+        )
 
 
 def _check_device(device: str) -> None:

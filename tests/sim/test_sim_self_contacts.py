@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
+from robot_rl.robots.unitree_g1_capsules import COLLISION
 from robot_rl.runtime.self_collision import SelfCollision
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.models import default_qpos, hang, load_model, load_spec
 from robot_rl_sim.tasks.g1_velocity.feet import add_foot_sensors
 
-COLLISION = UNITREE_G1.collision
-assert COLLISION is not None
 PROXY = SelfCollision(UNITREE_G1, 0.0)
 DEFAULT = np.array([j.default_pos_rad for j in UNITREE_G1.joints])
 POSES = {
