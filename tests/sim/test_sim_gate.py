@@ -13,6 +13,7 @@ from robot_rl.bundle.load import load_bundle
 from robot_rl.commands.main import main
 from robot_rl.env import get_task
 from robot_rl.errors import ConfigError
+from robot_rl_sim.commands.gate import under_its_filter
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.gate import gate as gate_module
 from robot_rl_sim.gate.compare import observation_differences, paired_p, replay_error, sign_p
@@ -239,6 +240,18 @@ def test_exit_codes_and_files(tmp_path, monkeypatch, capsys) -> None:
     assert main(["gate", str(BUNDLE), "--only", "timestep/third"]) == 2
     assert "no variant matches ['timestep/third']; valid: backend/warp, " in capsys.readouterr().err
     assert main(["gate", str(BUNDLE), "--episodes", "10"]) == 2
+
+
+def test_a_policy_trained_under_the_safety_filter_is_judged_under_it(bundle) -> None:
+    """Which leaves room to brake before a joint limit."""
+    trained = {**bundle.manifest.config, "safety_filter": True}
+    filtered = replace(bundle, manifest=replace(bundle.manifest, config=trained))
+    moved = []
+    for judged in (bundle, filtered):
+        env = get_task("leap-reach").make_env(num_envs=2, seed=0, randomize=False, num_threads=1)
+        under_its_filter(env, judged).step(torch.ones(2, 16))
+        moved.append(env._inputs["last_target"].clone())
+    assert (moved[1] < moved[0] - 0.02).any()
 
 
 def test_what_a_task_learned_of_its_worlds_does_not_pass_to_a_variant() -> None:

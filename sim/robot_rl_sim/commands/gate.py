@@ -15,7 +15,9 @@ from robot_rl.errors import ConfigError
 if TYPE_CHECKING:
     from robot_rl.bundle.load import Bundle
     from robot_rl.env import Task
+    from robot_rl_sim.env import SimVecEnv
     from robot_rl_sim.gate.gate import Finding
+    from robot_rl_sim.gate.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ def run(args: GateArgs) -> Result:
         raise ConfigError(f"task {task.name!r} is not simulated here: its physics cannot be varied")
     if env.policy_io.contract.digest() != bundle.contract.digest():
         raise ConfigError(f"the bundle's contract is not that of task {task.name!r}; robot {bundle.contract.robot!r}")
+    under_its_filter(env, bundle)
     variants = select(make_variants(env, backend), args.only)
     print(f"{task.name}: {args.episodes} episodes on {backend}, and {len(variants)} variants", flush=True)
-    report = run_gate(
-        bundle, env, variants, args.seed, lambda v: variant_env(env, v, args.num_threads), note=_print_progress
-    )
+
+    def build(variant: Variant) -> SimVecEnv:
+        return under_its_filter(variant_env(env, variant, args.num_threads), bundle)
+
+    report = run_gate(bundle, env, variants, args.seed, build, note=_print_progress)
     env.close()
     print("\n" + page.table(report), flush=True)
     data, text = _paths(args)
@@ -103,6 +108,13 @@ def training_randomization(bundle: Bundle, task: Task) -> Any:
 
     values = bundle.manifest.config.get("randomization")
     return True if values is None else override_randomization(task, values)
+
+
+def under_its_filter(env: SimVecEnv, bundle: Bundle) -> SimVecEnv:
+    """`env`, where the policy was trained under the robot's safety filter with that filter."""
+    if bundle.manifest.config.get("safety_filter") is True:
+        env.limit_targets(bundle.manifest.low_pass_hz)
+    return env
 
 
 def _print_progress(finding: Finding) -> None:

@@ -100,6 +100,11 @@ def write_page(path: Path, report: GateReport, bundle: Bundle) -> None:
         "",
         *([why + ".", ""] if why else []),
         f"- bundle: {bundle.manifest.task}, contract sha256 {bundle.contract.digest()}",
+        *(
+            ["- behind the robot's safety filter, as it was trained"]
+            if bundle.manifest.config.get("safety_filter")
+            else []
+        ),
         f"- {report.episodes} episodes per variant, the same starts, dynamics, commands and sensor noise in each "
         f"(seed {report.seed}); MuJoCo {mujoco.__version__}",
         f"- reference: success {reference.success.double().mean().item():.1%}, return {reference.returns.mean():.4g}; "
