@@ -20,6 +20,7 @@ from robot_rl.contract import EpisodeSpec, RobotState
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.chance import Chance
 from robot_rl_sim.disturbances import PUSH_DRAWS, ActionLatency, PushConfig, Pushes, TorqueNoise
 from robot_rl_sim.divergence import Divergence, Origin, record, write
 from robot_rl_sim.draws import Draws
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 STARTED_APART = 8
 """Most episodes that are started by kernels, which are for one world. More than these are faster together."""
 KEPT_DIVERGENCES = 16
+_PARTS = ("sim/", "chance/")
+"""Of a state dict, which load themselves."""
 MAX_DUMPS = 64
 """Files in one folder: a task that always diverges must not fill the disk."""
 
@@ -76,9 +79,8 @@ class SimVecEnv:
         """The last of them."""
 
         fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
-        self._generator = torch.Generator(self.device).manual_seed(seed)
         self._camera: WorldCamera | None = None
-        self._set_up_randomization(fields)
+        self._set_up_randomization(fields, seed)
 
         self._all = torch.arange(n, device=self.device)
         # Named as PolicyIO.encode wants them, in contract order.
@@ -87,6 +89,7 @@ class SimVecEnv:
         zeros = partial(torch.zeros, device=self.device)
         self._inputs = {names[t.name]: zeros(n, *t.shape) for t in io.contract.inputs}
         self._obs = zeros(n, io.obs_dim)
+        self._none_failed = zeros(n, dtype=torch.bool)
         self._steps = zeros(n, dtype=torch.int64)
         self._steps_at_goal = zeros(n, dtype=torch.int64)
         self._return = zeros(n)
@@ -110,7 +113,7 @@ class SimVecEnv:
         """See robot_rl.env.EpisodicVecEnv."""
         return self.mdp.episode
 
-    def _set_up_randomization(self, fields: tuple[str, ...]) -> None:
+    def _set_up_randomization(self, fields: tuple[str, ...], seed: int) -> None:
         """The parts that make episodes and measurements differ; `fields` of RobotState are measured."""
         sim, mdp, config, device = self.sim, self.mdp, self.randomization, self.device
         n, robot, latency = self.num_envs, mdp.robot, config.action_latency_steps
@@ -132,6 +135,12 @@ class SimVecEnv:
         torques, kicks, reading = self.action_dim if share else 0, PUSH_DRAWS if pushes else 0, self._sensors.draws
         self._step_widths = (mdp.outcome_draws, torques, kicks, reading)
         self._start_widths = (mdp.start_draws, len(self.draws.mirror), 1, reading)
+        readings = slice(-reading, None)
+        self._chance = Chance(
+            n, sum(self._step_widths), sum(self._start_widths),
+            lambda drawn, generator: self._sensors.draw_normal(drawn[..., readings], generator),
+            torch.Generator(device).manual_seed(seed),
+        )  # fmt: skip
         self.mirror = mdp.mirror
         self.privileged_dim = mdp.privileged_dim
         if config.privileged:
@@ -143,7 +152,7 @@ class SimVecEnv:
         """Start every environment anew; returns obs (n_envs, obs_dim). With a seed all that follows is as it was after
         any other reset with that seed: what a task learned of its worlds, such as their level, is forgotten."""
         if seed is not None:
-            self._generator.manual_seed(seed)
+            self._chance.seed(seed)
             for name, value in self.mdp.state.items():
                 value.copy_(self.first_mdp_state[name])
         self._start(self._all)
@@ -158,7 +167,7 @@ class SimVecEnv:
         """
         if not isfinite(action.sum().item()):
             _check_finite("action", action)
-        drawn = self._draw(self.num_envs, self._step_widths)
+        drawn = self._chance.step()
         decision = self._decide(action, drawn)
         if self._pushes:
             self.sim.qvel.copy_(decision["qvel"])
@@ -167,14 +176,14 @@ class SimVecEnv:
         obs, reward, terminated, truncated = (info.pop(name) for name in ("obs", "reward", "terminated", "truncated"))
         privileged = info.pop("privileged")
         self._privileged_known = True
-        if not isfinite(info.pop("checksum").item()):
+        checksum, num_ended = info.pop("summary").tolist()
+        if not isfinite(checksum):
             for name, value in info.items():
                 if name.startswith("reward/"):
                     _check_finite(name, value)
             self._check_obs(obs)
-        ended = (terminated | truncated).nonzero().squeeze(-1)
-        if len(ended):
-            self._start(ended)
+        if num_ended:
+            self._start((terminated | truncated).nonzero().squeeze(-1))
         final_privileged = privileged if self.privileged_dim else None
         return Step(self._obs.clone(), reward, terminated, truncated, obs, info, final_privileged)
 
@@ -205,13 +214,6 @@ class SimVecEnv:
         own = self.mdp.privileged(self.sim)
         return torch.cat((own, self.draws.values), -1) if self.randomization.privileged else own
 
-    def _draw(self, k: int, widths: tuple[int, ...]) -> Tensor:
-        """All that is left to chance in a step or a start of k worlds (k, sum of widths), in [0, 1), but for what
-        sensors want normally distributed. One draw costs a fraction of what several do."""
-        drawn = torch.rand(k, sum(widths), generator=self._generator, device=self.device)
-        self._sensors.draw_normal(drawn[:, -widths[-1] :], self._generator)
-        return drawn
-
     def _decided(self, action: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """From actions to servos: all before physics, without chance. With `_judged`, what `compile` compiles. State
         that lasts is written in place, as a Kernel wants it."""
@@ -228,8 +230,8 @@ class SimVecEnv:
 
     def _judged(self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """What the step that physics made was worth, and what is seen after it: all between physics and the start of
-        new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `checksum`
-        that is finite unless a reward or an observation is not."""
+        new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `summary`
+        of two numbers: one that is finite unless a reward or an observation is not, and how many episodes ended."""
         if self._trace is not None:
             self._sensors.update(self._trace)
         self._steps += 1
@@ -244,7 +246,7 @@ class SimVecEnv:
         info["episode_return"] = self._return.clone()
         info["episode_length"] = self._steps.clone()
         info["success"] = (self._steps_at_goal >= self.mdp.hold_steps) & alive & ~diverged
-        info["diverged"] = diverged
+        info["diverged"] = diverged.clone()
         info |= outcome.metrics
 
         inputs = dict(self._inputs)
@@ -259,7 +261,8 @@ class SimVecEnv:
         step = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
         privileged = self._compute_privileged()
         self._privileged.copy_(privileged)
-        return info | step | {"privileged": privileged, "checksum": reward.sum() + obs.sum()}
+        summary = torch.stack((reward.sum() + obs.sum(), (terminated | truncated).sum()))
+        return info | step | {"privileged": privileged, "summary": summary}
 
     def policy_inputs(self) -> dict[str, Tensor]:
         """Copies of the named inputs (contract names and order) from which the current obs was encoded."""
@@ -290,7 +293,7 @@ class SimVecEnv:
     def drive(self, target: Tensor) -> Tensor:
         """Physics for one control period towards joint targets (n, n_joints), rad, with the errors of the episodes' own
         servos, but without the task: no pushes, no reward, no new episodes. Returns which worlds failed (n,)."""
-        drawn = self._draw(self.num_envs, self._step_widths)
+        drawn = self._chance.step()
         failed = self._advance(self._servo_targets(target, drawn), self.sim.qpos.clone(), self.sim.qvel.clone())
         if self._trace is not None:
             self._sensors.update(self._trace)
@@ -322,23 +325,24 @@ class SimVecEnv:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly from here."""
         sim = {f"sim/{name}": value for name, value in self.sim.state_dict().items()}
-        generator = {"generator": self._generator.get_state()}
-        return {name: value.clone() for name, value in self._tensors().items()} | sim | generator
+        chance = {f"chance/{name}": value for name, value in self._chance.state_dict().items()}
+        return {name: value.clone() for name, value in (self._tensors() | chance).items()} | sim
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from the state of an environment of the same task, size and randomisation, else CheckpointError."""
         own = self._tensors()
-        sim = {name.removeprefix("sim/"): value for name, value in state.items() if name.startswith("sim/")}
-        given = {k: tuple(v.shape) for k, v in state.items() if k != "generator" and not k.startswith("sim/")}
-        expected = {name: tuple(value.shape) for name, value in own.items()}
-        if given != expected or "generator" not in state:
+        parts = {part: {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)} for part in _PARTS}
+        given = {k: tuple(v.shape) for k, v in state.items() if not k.startswith("sim/")}
+        chance = {f"chance/{name}": value for name, value in self._chance.state_dict().items()}
+        expected = {name: tuple(value.shape) for name, value in (own | chance).items()}
+        if given != expected:
             differing = sorted(k for k in given.keys() | expected.keys() if given.get(k) != expected.get(k))
-            raise CheckpointError(f"environment state does not fit; different or missing: {differing or ['generator']}")
-        self.sim.load_state_dict(sim)
+            raise CheckpointError(f"environment state does not fit; different or missing: {differing}")
+        self.sim.load_state_dict(parts["sim/"])
+        self._chance.load_state_dict(parts["chance/"])
         self._privileged_known = False
         for name, value in own.items():
             value.copy_(state[name])
-        self._generator.set_state(state["generator"])
 
     def _servo_targets(self, target: Tensor, drawn: Tensor) -> Tensor:
         """Target (n, n_joints) of the policy -> what the servos get in this control period, as `BatchSim.step` takes
@@ -357,29 +361,31 @@ class SimVecEnv:
         """Physics for one control period from states (n, nq) and (n, nv); returns which worlds failed (n,), which are
         back there."""
         self.sim.step(ctrl)
+        if not self.sim.any_failed:
+            return self._none_failed
         failed = self.sim.failed
-        if failed.any():
-            worlds = failed.nonzero().squeeze(-1)
-            self.num_diverged += len(worlds)
-            self.divergences.extend(record(self.sim, worlds[-KEPT_DIVERGENCES:], self._steps, qpos, qvel, ctrl))
-            self.sim.set_state(worlds, qpos[worlds], qvel[worlds])
-            if self._trace is not None:
-                self._trace.overwrite(worlds, self.sim.qpos[worlds], self.sim.qvel[worlds])
+        worlds = failed.nonzero().squeeze(-1)
+        self.num_diverged += len(worlds)
+        self.divergences.extend(record(self.sim, worlds[-KEPT_DIVERGENCES:], self._steps, qpos, qvel, ctrl))
+        self.sim.set_state(worlds, qpos[worlds], qvel[worlds])
+        if self._trace is not None:
+            self._trace.overwrite(worlds, self.sim.qpos[worlds], self.sim.qvel[worlds])
         return failed
 
     def _start(self, worlds: Tensor) -> None:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
         self._privileged_known = False
         k = len(worlds)
+        drawn = self._chance.start(k)
         apart = k <= self._few
         begin, observe = (self._begin, self._observe) if apart else (self._begun, self._observed)
-        parts = (x.split(1 if apart else k) for x in (worlds, self._draw(k, self._start_widths)))
-        for some, drawn in zip(*parts, strict=True):
-            start = begin(some, drawn)
-            self._randomizer.apply(some)
-            self.sim.set_state(some, start["qpos"], start["qvel"])
-            seen = observe(some, start["command"], drawn)
-            if not isfinite(seen["checksum"].item()):
+        size = 1 if apart else k
+        parts = list(zip(worlds.split(size), drawn.split(size), strict=True))
+        starts = [begin(*part) for part in parts]
+        self._randomizer.apply(worlds)
+        self.sim.set_state(worlds, *(torch.cat([start[name] for start in starts]) for name in ("qpos", "qvel")))
+        for part, start in zip(parts, starts, strict=True):
+            if not isfinite(observe(*part, start["command"])["checksum"].item()):
                 self._check_obs(self._obs)
 
     def _begun(self, worlds: Tensor, drawn: Tensor) -> dict[str, Tensor]:
@@ -391,7 +397,7 @@ class SimVecEnv:
         self._randomizer.write(worlds)
         return {"qpos": start.qpos, "qvel": start.qvel, "command": start.command}
 
-    def _observed(self, worlds: Tensor, command: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+    def _observed(self, worlds: Tensor, drawn: Tensor, command: Tensor) -> dict[str, Tensor]:
         """The first observation of the episodes that began in `worlds` (k,)."""
         _, _, push, reading = drawn.split(self._start_widths, 1)
         self._sensors.reset(worlds)

@@ -164,9 +164,9 @@ class Sensors:
         return self._errors_drawn + (self._timing.draws if self._timing else 0)
 
     def draw_normal(self, drawn: Tensor, generator: torch.Generator) -> None:
-        """Of `drawn` (k, draws), uniform in [0, 1), draw anew in place what is to be normally distributed."""
+        """Of `drawn` (..., draws), uniform in [0, 1), draw anew in place what is to be normally distributed."""
         if "gaussian" in self._distributions:
-            errors = drawn[:, : self._errors_drawn]
+            errors = drawn[..., : self._errors_drawn]
             normal = torch.randn(errors.shape, generator=generator, device=errors.device)
             errors.copy_(torch.where(self._gaussian, normal, errors))
 

@@ -58,6 +58,11 @@ class BatchSim(Protocol):
         an overflow); its values may be anything. The other worlds are not touched by it."""
         ...
 
+    @property
+    def any_failed(self) -> bool:
+        """Whether any world is `failed`: on a CPU sooner known than which."""
+        ...
+
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
         """Pose (num_worlds, 7) and velocity (num_worlds, 6) of a body with a free joint, as in qpos and qvel; writable.
 

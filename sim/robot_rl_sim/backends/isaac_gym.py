@@ -154,6 +154,10 @@ class IsaacGymSim:
         self._write_properties(worlds)
         self._connection.request("properties", worlds.tolist())
 
+    @property
+    def any_failed(self) -> bool:
+        return bool(self.failed.any())
+
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         self.qpos[worlds] = qpos.to(self.qpos)
         self.qvel[worlds] = qvel.to(self.qvel)

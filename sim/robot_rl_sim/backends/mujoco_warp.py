@@ -175,6 +175,10 @@ class MujocoWarpSim:
         for name, values in self._inertia(*sources).items():
             self._fields[name][worlds] = values.float()
 
+    @property
+    def any_failed(self) -> bool:
+        return bool(self.failed.any())
+
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         for name, view in self._state.items():
             view[worlds] = self._fresh[name]

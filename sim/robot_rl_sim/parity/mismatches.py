@@ -118,7 +118,8 @@ class MismatchedRobot:
         measured = self._noisy({f: getattr(state, f)[0] for f in self._noise})
         now_s = float(state.stamp_s[0])
         self._late_states.append((now_s, measured))
-        for m in self._mismatches:
+        # What is late comes first: old values were struck by the other mistakes as well.
+        for m in sorted(self._mismatches, key=lambda m: m.kind != "lag"):
             if m.signal == "target":
                 continue
             fields = [f for f in FIELDS[m.signal] if f in measured]
