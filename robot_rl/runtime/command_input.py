@@ -15,6 +15,8 @@ class CommandInput:
         self.spec = spec
         self.newest: Command | None = None
         """The newest usable command."""
+        self._values: NDArray[np.float32] | None = None
+        """Its values, in their bounds."""
 
     @property
     def missing(self) -> bool:
@@ -28,12 +30,14 @@ class CommandInput:
 
     def take(self, command: Command | None) -> str:
         """Remember a command. Returns why it is of no use; empty if it is, or if there is none to take."""
-        if command is None or self.spec is None:
+        if command is None or command is self.newest or self.spec is None:
             return ""
         values = np.asarray(command.values)
         if values.shape != self.spec.shape or values.dtype.kind != "f" or not np.isfinite(values).all():
             return f"command ignored: {self.spec.name!r} must be {self.spec.shape} finite numbers, got {values!r}"
-        self.newest = command
+        low = -np.inf if self.spec.low is None else self.spec.low
+        high = np.inf if self.spec.high is None else self.spec.high
+        self.newest, self._values = command, np.clip(values.astype(np.float32), low, high)
         return ""
 
     def values(self, now_s: float) -> NDArray[np.float32] | None:
@@ -43,6 +47,4 @@ class CommandInput:
             return None
         if spec.max_age_s is not None and not abs(now_s - self.newest.stamp_s) <= spec.max_age_s:
             return np.zeros(spec.shape, np.float32)
-        low = -np.inf if spec.low is None else spec.low
-        high = np.inf if spec.high is None else spec.high
-        return np.clip(np.asarray(self.newest.values, np.float32), low, high).astype(np.float32, copy=False)
+        return self._values

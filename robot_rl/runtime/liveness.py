@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.runtime.limits import SafetyLimits
-from robot_rl.runtime.measurement import JOINT_JUMP_RAD, Measurement
+from robot_rl.runtime.measurement import JOINT_JUMP_RAD, Measurement, largest
 
 FADE_S = 1.0
 """Evidence is forgotten with this time constant: a speed that reads slightly wrong at rest must not add up for ever."""
@@ -39,16 +39,17 @@ class Liveness:
         most = JOINT_JUMP_RAD / limits.state_damp_s
         step = np.minimum(np.maximum(new.joint_vel, -most), most)
         faded = (1.0 - elapsed_s / FADE_S) * self.travel_rad
-        travel = np.where(new.joint_pos == last.joint_pos, faded + step * elapsed_s, 0.0)
+        travel = (faded + step * elapsed_s) * (new.joint_pos == last.joint_pos)
         return Liveness(travel, self.imu_still_s + elapsed_s if _same_imu(new, last) else 0.0)
 
     def share(self, limits: SafetyLimits) -> float:
         """The strongest evidence, as a share of what proves that a sensor is frozen."""
-        return max(float(np.abs(self.travel_rad).max()) / JOINT_JUMP_RAD, self.imu_still_s / limits.state_damp_s)
+        return max(largest(np.abs(self.travel_rad)) / JOINT_JUMP_RAD, self.imu_still_s / limits.state_damp_s)
 
 
 def _same_imu(new: Measurement, last: Measurement) -> bool:
     if new.quat_wxyz is None or last.quat_wxyz is None or new.ang_vel_b is None or last.ang_vel_b is None:
         return False
-    same = (new.ang_vel_b == last.ang_vel_b).all() and (new.quat_wxyz == last.quat_wxyz).all()
-    return bool(same) and float(np.abs(new.ang_vel_b).max()) > IMU_NOISE_RAD_S
+    rate = new.ang_vel_b.tolist()
+    same = rate == last.ang_vel_b.tolist() and new.quat_wxyz.tolist() == last.quat_wxyz.tolist()
+    return same and max(map(abs, rate)) > IMU_NOISE_RAD_S

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 DAMP_OUT_S = 1.0
 """How long damping is streamed before the robot is released."""
 
-REHEARSE_S = 0.001
-"""How long before a deadline the tick is rehearsed, or twice as long as a tick takes, if that is more; in loops with
-four times as much between two ticks."""
+READY_S = 0.0005
+"""How long before a deadline the rehearsal is over: the state is on its way by then, and those that carry it need a
+core."""
+REHEARSAL_SHARE = 1 / 4
+"""Of a period: the most that rehearsing and being ready may take. What would take more is left out."""
+REHEARSAL_FADE = 0.95
+"""A rehearsal is given the time of the longest one so far, which is forgotten at this rate per tick."""
 
 PHASE_GAIN = 0.2
 PHASE_STEP = 0.01
@@ -92,15 +96,18 @@ def run(
             period_s = controller.loop_period_s
             start_s = clock.now()
             deadline = 0
-            ahead_s = REHEARSE_S
+            rehearsal_s = 0.0
             read_health: Callable[[], Health | None] = getattr(robot, "health", lambda: None)
             rehearse_robot: Callable[[], None] = getattr(robot, "rehearse", lambda: None)
             while not reason:
-                if rehearse and period_s >= 4 * ahead_s:
-                    clock.sleep_until(start_s + deadline * period_s - ahead_s)
+                due_s = start_s + deadline * period_s
+                rehearsal_s *= REHEARSAL_FADE
+                if rehearse and READY_S + rehearsal_s <= REHEARSAL_SHARE * period_s:
+                    clock.sleep_until(due_s - READY_S - rehearsal_s)
+                    before_s = clock.now()
                     controller.rehearse()
                     rehearse_robot()
-                due_s = start_s + deadline * period_s
+                    rehearsal_s = max(rehearsal_s, clock.now() - before_s)
                 if wait_for_state is None:
                     clock.sleep_until(due_s)
                 else:
@@ -115,7 +122,6 @@ def run(
                 tick = controller.step(state, get_command(now_s) if get_command else None, now_s, health=read_health())
                 sent = robot.write(tick.command)
                 ticks += 1
-                ahead_s = max(REHEARSE_S, 2 * tick.tick_s)
                 if recorder is not None:
                     recorder.record(tick, state, sent)
                 if on_tick is not None:

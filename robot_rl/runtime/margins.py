@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from robot_rl.runtime.measurement import largest
 from robot_rl.runtime.reading import Reading
 
 _FLOOR = -1e3
@@ -30,7 +31,7 @@ def true(ok: bool) -> float:
     return 1.0 if ok else -1.0
 
 
-def _largest(values: Any) -> float | None:
+def _largest_reported(values: Any) -> float | None:
     """The largest magnitude in a report that may hold anything; what cannot be read is NaN. None if there is none."""
     if values is None:
         return None
@@ -104,8 +105,7 @@ def base_ang_vel(reading: Reading) -> float | None:
     limit = reading.limits.profile.base_ang_vel_trip_rad_s
     if limit is None or reading.measured is None or reading.measured.ang_vel_b is None:
         return None
-    rate = reading.measured.ang_vel_b
-    return below(float(rate @ rate) ** 0.5, limit)
+    return below(math.hypot(*reading.measured.ang_vel_b.tolist()), limit)
 
 
 def joint_limit(reading: Reading) -> float | None:
@@ -113,20 +113,20 @@ def joint_limit(reading: Reading) -> float | None:
         return None
     limits, profile, q = reading.limits, reading.limits.profile, reading.measured.joint_pos
     excess = np.maximum(limits.lower - q, q - limits.upper)
-    return below(float(excess.max()), max(profile.hard_margin_rad + profile.joint_pos_error_rad, 1e-9))
+    return below(largest(excess), max(profile.hard_margin_rad + profile.joint_pos_error_rad, 1e-9))
 
 
 def joint_vel(reading: Reading) -> float | None:
     if reading.measured is None:
         return None
-    return below(float((np.abs(reading.measured.joint_vel) / reading.limits.vel_trip).max()), 1.0)
+    return below(largest(np.abs(reading.measured.joint_vel) / reading.limits.vel_trip), 1.0)
 
 
 def joint_effort(reading: Reading) -> float | None:
     if reading.measured is None or reading.measured.joint_effort is None:
         return None
     share = np.abs(reading.measured.joint_effort) / reading.limits.effort
-    return below(float(share.max()), reading.limits.profile.effort_trip_share)
+    return below(largest(share), reading.limits.profile.effort_trip_share)
 
 
 def temperature(reading: Reading) -> float | None:
@@ -134,8 +134,8 @@ def temperature(reading: Reading) -> float | None:
     if reading.health is None:
         return None
     profile = reading.limits.profile
-    case = below(_largest(reading.health.motor_temperature_c), profile.motor_temperature_trip_c)
-    winding = below(_largest(reading.health.winding_temperature_c), profile.winding_temperature_trip_c)
+    case = below(_largest_reported(reading.health.motor_temperature_c), profile.motor_temperature_trip_c)
+    winding = below(_largest_reported(reading.health.winding_temperature_c), profile.winding_temperature_trip_c)
     known = [margin for margin in (case, winding) if margin is not None]
     return min(known) if known else None
 
@@ -147,7 +147,7 @@ def battery(reading: Reading) -> float | None:
 
 
 def motor_error(reading: Reading) -> float | None:
-    errors = None if reading.health is None else _largest(reading.health.motor_errors)
+    errors = None if reading.health is None else _largest_reported(reading.health.motor_errors)
     return None if errors is None else true(errors == 0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,6 @@ class PolicyRunner:
         self.observed = 0
         """Dry inferences since `forget`."""
         self._started = False
-        self._last_inputs: dict[str, NDArray[Any]] | None = None
         n = len(contract.joints)
         for spec in self._memory_specs:
             if spec.feedback == "applied" and (spec.shape != (n,) or spec.unit != "rad"):
@@ -73,6 +73,12 @@ class PolicyRunner:
         zeros = {t.name: np.zeros((1, *t.shape), np.float32) for t in self.contract.inputs}
         for _ in range(_WARM_UP_RUNS):
             self.policy.run(zeros)
+
+    def copy(self) -> PolicyRunner:
+        """One with a memory of its own, on the same graph and its buffers."""
+        other = copy.copy(self)
+        other._memory = dict(self._memory)
+        return other
 
     def start(self, state: NumpyState, command: Array | None) -> None:
         """Memory with which the policy takes over a robot in `state`, as its TensorSpecs say.
@@ -122,9 +128,9 @@ class PolicyRunner:
             for name in self._applied_names:
                 self._memory[name] = np.asarray(applied, np.float32)[None]
         inputs = {**self._inputs(state, command), **self._memory}
-        self._last_inputs = inputs
         outputs = self.policy.run(inputs)
-        if np.isfinite(np.concatenate(tuple(outputs.values()), axis=None)).all():
+        said = np.concatenate(tuple(outputs.values()), axis=None)
+        if np.count_nonzero(np.isfinite(said)) == said.size:
             self._memory = {spec.name: outputs[f"next_{spec.name}"] for spec in self._memory_specs}
             self._started = True
         action = outputs.get("action")
@@ -135,11 +141,6 @@ class PolicyRunner:
             command=command,
             memory=np.concatenate([inputs[name].ravel() for name in self._logged_names] or [_NOTHING]),
         )
-
-    def rehearse(self) -> None:
-        """Evaluate the last inputs again and forget the answer; changes nothing."""
-        if self._last_inputs is not None:
-            self.policy.run(self._last_inputs)
 
     def _inputs(self, state: NumpyState, command: Array | None) -> dict[str, NDArray[Any]]:
         inputs = {name: getattr(state, name) for name in self._state_names}

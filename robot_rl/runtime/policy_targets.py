@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.robots import BackupTier
 from robot_rl.runtime.checks import Target
 from robot_rl.runtime.limits import SafetyLimits
+from robot_rl.runtime.measurement import largest
 from robot_rl.runtime.policy_runner import PolicyRunner, PolicyStep
 from robot_rl.runtime.safety import SafetyMemory, Sight, believable
 
@@ -43,6 +46,12 @@ class PolicyTargets:
         self._obs_mean = np.array(manifest.obs_mean, np.float32)
         self._obs_std = np.maximum(np.array(manifest.obs_std, np.float32), LEAST_OBS_STD)
         self._obs_z: float | None = None
+
+    def copy(self) -> PolicyTargets:
+        """One that will say the same of the next state, for a rehearsal: this one does not notice."""
+        other = copy.copy(self)
+        other.runner = self.runner.copy()
+        return other
 
     def begin(self, position: Array, now_s: float, blend_s: float) -> None:
         """The policy takes over a robot that holds `position` (n_joints,) rad, softly within `blend_s`."""
@@ -99,7 +108,7 @@ class PolicyTargets:
                     self.runner.start(state, command)
                 step = self.runner.step(state, command, memory.applied)
                 self._computed_s, self._target = now_s, step.target
-                self._obs_z = float(np.abs((step.obs - self._obs_mean) / self._obs_std).max())
+                self._obs_z = largest(np.abs((step.obs - self._obs_mean) / self._obs_std))
             except Exception as error:
                 # Whatever goes wrong in there, the robot is told something safe in this same tick.
                 self.problem = f"policy failed: {type(error).__name__}: {error}"

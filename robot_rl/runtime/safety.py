@@ -273,7 +273,8 @@ def _position_command(
 
 def _finite(position: NDArray[Any], n_joints: int) -> bool:
     position = np.asarray(position)
-    return position.size == n_joints and position.dtype.kind in "fiu" and bool(np.isfinite(position).all())
+    right = position.size == n_joints and position.dtype.kind in "fiu"
+    return right and np.count_nonzero(np.isfinite(position)) == n_joints
 
 
 def _unit(value: float) -> float:

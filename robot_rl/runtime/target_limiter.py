@@ -65,6 +65,7 @@ class TargetLimiter:
             pair = np.stack((upper, upper if mirrored is None else mirrored))
             return convert(pair.reshape(2, *(1,) * len(batch), n))
 
+        self._mirror = both(np.ones(n), -np.ones(n))
         self._limit = both(limits.brake_upper, -limits.brake_lower)
         self._kp, self._kd = both(limits.kp), both(limits.kd)
         self._effort, self._least_effort = both(limits.effort), both(-limits.effort)
@@ -75,7 +76,10 @@ class TargetLimiter:
             self._per_accel = both(2.0 / limits.brake_accel)
             self._inertia_per_s = both(limits.inertia / dt)
         shape = (*batch, n)
-        self._before, self._change, self._step = (convert(np.zeros(shape)) for _ in range(3))
+        self._step = convert(np.zeros(shape))
+        self._stages = convert(np.zeros((len(MODIFICATIONS), *shape)))
+        """The target after each of MODIFICATIONS."""
+        self._changes = convert(np.zeros((len(MODIFICATIONS), *shape)))
         self._kp_now = both(np.zeros(n))
         self._pos, self._vel, self._root, self._outward, self._torque = (
             convert(np.zeros((2, *shape))) for _ in range(5)
@@ -103,39 +107,42 @@ class TargetLimiter:
         Order: bound of the trained action (of a policy's target), residual bound, low-pass, rate limit, braking bound
         and effort clamp, soft joint limits.
         """
-        xp, done = self._xp, self._mark
-        self._before[...] = position
+        keep = _ignore if modified is None else self._stages.__setitem__
+        keep(0, position)
         if policy:
             self._clip(position, self._action_low, self._action_high)
-            done(position, modified, 1)
+        keep(1, position)
         if base is not None and self._residual is not None:
             self._clip_around(position, base, self._residual)
-            done(position, modified, 2)
+        keep(2, position)
         if policy and self._low_pass is not None:
-            xp.subtract(position, reference, out=position)
-            xp.multiply(position, self._low_pass, out=position)
-            xp.add(position, reference, out=position)
-            done(position, modified, 3)
+            position -= reference
+            position *= self._low_pass
+            position += reference
+        keep(3, position)
         self._clip_around(position, reference, self._max_step)
-        done(position, modified, 4)
+        keep(4, position)
         if self._bounded:
             self._bound(position, joint_pos, joint_vel, age_s, stiffness)
-            done(position, modified, 5)
+        keep(5, position)
         self._clip(position, self._soft_lower, self._soft_upper)
-        done(position, modified, 6)
+        keep(6, position)
+        if modified is not None:
+            self._mark(modified, 1, 6)
 
     def soft_start(self, position: Any, start: Any, blend: float, modified: Any | None = None) -> None:
         """Put `position` at the share `blend`, in [0, 1], of the way from `start`; in place, inside the soft limits."""
-        xp = self._xp
-        self._before[...] = position
-        self._change[...] = start
-        self._clip(self._change, self._soft_lower, self._soft_upper)
-        xp.subtract(position, self._change, out=position)
-        xp.multiply(position, blend, out=position)
-        xp.add(position, self._change, out=position)
+        self._stages[6] = position
+        self._step[...] = start
+        self._clip(self._step, self._soft_lower, self._soft_upper)
+        position -= self._step
+        position *= blend
+        position += self._step
         # Rounding may have left the last bit outside.
         self._clip(position, self._soft_lower, self._soft_upper)
-        self._mark(position, modified, 7)
+        self._stages[7] = position
+        if modified is not None:
+            self._mark(modified, 7, 7)
 
     def _bound(self, position: Any, joint_pos: Any, joint_vel: Any, age_s: float, stiffness: float) -> None:
         """The torque that a target asks for at the start of the tick, kp (target - q) - kd v, is kept to the profile's
@@ -149,47 +156,46 @@ class TargetLimiter:
         xp, pos, vel = self._xp, self._pos, self._vel
         root, outward, torque = self._root, self._outward, self._torque
         age_s = age_s if age_s < self._most_age_s else self._most_age_s
-        vel[0] = joint_vel
-        xp.multiply(vel[0], -1.0, out=vel[1])
-        xp.multiply(vel[0], age_s, out=pos[0])
-        xp.add(pos[0], joint_pos, out=pos[0])
-        xp.multiply(pos[0], -1.0, out=pos[1])
+        xp.multiply(self._mirror, joint_vel, out=vel)
+        xp.multiply(self._mirror, joint_pos, out=pos)
+        xp.multiply(vel, age_s, out=root)
+        pos += root
         if self._accel is None:
             torque[...] = self._most_effort
         else:
             # root = dt²/4 + 2 gap / A
             xp.multiply(vel, -0.5 * self._dt, out=root)
-            xp.subtract(root, pos, out=root)
-            xp.add(root, self._limit, out=root)
-            xp.multiply(root, self._per_accel, out=root)
-            xp.add(root, 0.25 * self._dt**2, out=root)
+            root -= pos
+            root += self._limit
+            root *= self._per_accel
+            root += 0.25 * self._dt**2
             # torque = v' - v
             xp.maximum(root, self._zero, out=torque)
             xp.sqrt(torque, out=torque)
-            xp.subtract(torque, 0.5 * self._dt, out=torque)
-            xp.multiply(torque, self._accel, out=torque)
-            xp.subtract(torque, vel, out=torque)
+            torque -= 0.5 * self._dt
+            torque *= self._accel
+            torque -= vel
             # Less what an outward velocity beyond the limit calls for: a factor without a branch, large where root < 0.
-            xp.multiply(root, -_UNBOUNDED, out=root)
+            root *= -_UNBOUNDED
             xp.multiply(vel, _REVERSED, out=outward)
             xp.minimum(root, outward, out=root)
             xp.maximum(root, self._zero, out=root)
-            xp.subtract(torque, root, out=torque)
-            xp.multiply(torque, self._inertia_per_s, out=torque)
+            torque -= root
+            torque *= self._inertia_per_s
             # A torque that the motor cannot give bounds no target.
             xp.subtract(torque, self._effort, out=root)
             xp.maximum(root, self._zero, out=root)
-            xp.multiply(root, _UNBOUNDED, out=root)
-            xp.add(torque, root, out=torque)
+            root *= _UNBOUNDED
+            torque += root
             xp.minimum(torque, self._most_effort, out=torque)
             xp.maximum(torque, self._least_effort, out=torque)
         # The target that asks for this torque: q + (kd v + torque) / kp.
-        xp.multiply(vel, self._kd, out=vel)
-        xp.add(torque, vel, out=torque)
+        vel *= self._kd
+        torque += vel
         xp.multiply(self._kp, max(stiffness, _LEAST_KP), out=self._kp_now)
-        xp.divide(torque, self._kp_now, out=torque)
-        xp.add(torque, pos, out=torque)
-        xp.multiply(torque[1], -1.0, out=torque[1])
+        torque /= self._kp_now
+        torque += pos
+        torque *= self._mirror
         self._clip(position, torque[1], torque[0])
 
     def _clip(self, value: Any, low: Any, high: Any) -> None:
@@ -202,12 +208,13 @@ class TargetLimiter:
         self._xp.add(centre, reach, out=self._step)
         self._xp.minimum(value, self._step, out=value)
 
-    def _mark(self, position: Any, modified: Any | None, stage: int) -> None:
-        """Note in `modified` what `stage` has changed."""
-        if modified is None:
-            return
-        xp = self._xp
-        xp.subtract(position, self._before, out=self._change)
-        xp.absolute(self._change, out=self._change)
-        xp.greater(self._change, ROUNDING_RAD, out=modified[stage])
-        self._before[...] = position
+    def _mark(self, modified: Any, first: int, last: int) -> None:
+        """Note in `modified` what the stages from `first` to `last` have changed."""
+        xp, change = self._xp, self._changes[first : last + 1]
+        xp.subtract(self._stages[first : last + 1], self._stages[first - 1 : last], out=change)
+        xp.absolute(change, out=change)
+        xp.greater(change, ROUNDING_RAD, out=modified[first : last + 1])
+
+
+def _ignore(stage: int, position: Any) -> None:
+    pass

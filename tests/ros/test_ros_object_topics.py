@@ -133,6 +133,10 @@ class Joints:
     """A robot that only measures its joints."""
 
     spec = LEAP_HAND
+    rehearsals = 0
+
+    def rehearse(self) -> None:
+        self.rehearsals += 1
 
     def read(self) -> NumpyState:
         return RobotState(stamp_s=np.array([3.0]), joint_pos=np.zeros((1, 16)), joint_vel=np.zeros((1, 16)))
@@ -156,6 +160,12 @@ def test_a_state_holds_the_object_with_a_stamp_of_its_own(tracker) -> None:
     forgotten = robot.read()
     assert forgotten is not None
     assert forgotten.object_pos is None
+
+
+def test_the_robot_behind_an_object_is_rehearsed_as_well(tracker) -> None:
+    joints = Joints()
+    RobotWithObject(joints, tracker[0]).rehearse()  # type: ignore[arg-type]
+    assert joints.rehearsals == 1
 
 
 class Desk:

@@ -563,6 +563,12 @@ def test_rehearsing_changes_nothing(paths) -> None:
             twice.controller.rehearse()
         np.testing.assert_array_equal(once.tick().command.position, twice.tick().command.position)
         np.testing.assert_array_equal(once.ticks[-1].obs, twice.ticks[-1].obs)
+    for r in (once, twice):
+        r.controller.request(Request.STOP)
+    twice.controller.rehearse()
+    assert twice.controller.mode == Mode.RUN
+    assert twice.tick().mode == once.tick().mode != Mode.RUN
+    np.testing.assert_array_equal(once.controller.modifications, twice.controller.modifications)
 
 
 def test_severity_and_margin_are_of_the_tick_itself(paths) -> None:

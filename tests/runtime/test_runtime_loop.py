@@ -1,4 +1,5 @@
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from robot_rl.errors import ConfigError
 from robot_rl.robots import LEAP_HAND
 from robot_rl.runtime.controller import Controller, Request
 from robot_rl.runtime.interface import MonotonicClock
-from robot_rl.runtime.loop import run
+from robot_rl.runtime.loop import READY_S, REHEARSAL_FADE, REHEARSAL_SHARE, run
 from robot_rl.runtime.modes import Mode
 from robot_rl.testing.bundles import TinyPolicy
 from robot_rl.testing.fakes import FakeClock, FakeRobot
@@ -124,18 +125,45 @@ def test_deadlines_are_absolute_and_missed_ones_are_left_out(path: Path) -> None
     assert report.overruns == 2
 
 
-def test_each_tick_is_rehearsed_before_its_deadline(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_each_tick_is_rehearsed_in_time_before_its_deadline(
+    path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
     rig = Rig(path)
     times: list[float] = []
-    monkeypatch.setattr(rig.controller, "rehearse", lambda: times.append(rig.clock.now() - 100.0))
+
+    def rehearse() -> None:
+        times.append(rig.clock.now() - 100.0)
+        rig.clock.advance(share * PERIOD_S)
+
+    monkeypatch.setattr(rig.controller, "rehearse", rehearse)
     ticks = []
     rig.run(duration_s=0.1, on_tick=ticks.append)
-    # A millisecond, or twice what the tick before took on this machine.
-    ahead_s = [max(0.001, 2 * tick.tick_s) for tick in ticks[:4]]
-    np.testing.assert_allclose(times[1:], [k * PERIOD_S - a for k, a in zip(range(1, 5), ahead_s, strict=True)])
+    # From the second on it is known how long a rehearsal takes; of that a little is forgotten each time.
+    ahead_s = READY_S + REHEARSAL_FADE * share * PERIOD_S
+    np.testing.assert_allclose(times[1:], [k * PERIOD_S - ahead_s for k in range(1, 5)])
+    np.testing.assert_allclose([t.now_s - 100.0 for t in ticks][1:], [k * PERIOD_S for k in range(1, 5)])
     times.clear()
     rig.run(duration_s=0.1, rehearse=False)
     assert not times
+
+
+def test_a_rehearsal_that_takes_too_long_is_left_out_until_that_is_forgotten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(path)
+    times: list[float] = []
+
+    def rehearse() -> None:
+        times.append(rig.clock.now() - 100.0)
+        rig.clock.advance(0.3 * PERIOD_S)
+
+    monkeypatch.setattr(rig.controller, "rehearse", rehearse)
+    report = rig.run(duration_s=1.0)
+    room = REHEARSAL_SHARE - READY_S / PERIOD_S
+    periods = math.ceil(math.log(room / 0.3) / math.log(REHEARSAL_FADE))
+    assert len(times) == pytest.approx(1.0 / PERIOD_S / periods, abs=1)
+    assert report.overruns == 0
 
 
 def test_no_garbage_is_collected_while_running(path: Path) -> None:
@@ -198,7 +226,7 @@ def test_in_real_time_and_killed_by_the_terminal(path: Path) -> None:
         from robot_rl.robots import LEAP_HAND
         from robot_rl.runtime.controller import Controller, Request
         from robot_rl.runtime.interface import MonotonicClock
-        from robot_rl.runtime.loop import run
+        from robot_rl.runtime.loop import READY_S, REHEARSAL_FADE, REHEARSAL_SHARE, run
         from robot_rl.testing.fakes import FakeRobot
 
         clock = MonotonicClock()

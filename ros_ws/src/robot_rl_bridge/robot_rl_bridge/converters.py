@@ -206,10 +206,11 @@ def _check_time_to_live(time_to_live_s: float) -> None:
 
 
 def _check_values(values: Array) -> None:
-    if not np.isfinite(values).all():
+    # Counting is how numpy finds this fastest in so few numbers.
+    if np.count_nonzero(np.isfinite(values)) < values.size:
         bad = [name for name, row in zip(ROWS, values, strict=True) if not np.isfinite(row).all()]
         raise MessageError(f"joint command: {', '.join(bad)} not finite")
-    if (values[3:] < 0).any():
+    if np.count_nonzero(values[3:] < 0):
         raise MessageError("joint command: kp and kd must not be negative")
 
 

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_rl.bundle.policy import OnnxPolicy
-from robot_rl.contract import NumpyState
-from robot_rl.runtime.policy_runner import PolicyRunner, PolicyStep
+from robot_rl.runtime.controller import Controller
 from robot_rl_bridge import policy_node
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -60,29 +59,25 @@ FAULTS = {"policy_raises": fail, "policy_nan": nan, "policy_step": step, "policy
 def main() -> None:
     name, file = sys.argv[1], Path(sys.argv[2])
     del sys.argv[1:3]
-    fault, run, take_step = FAULTS[name], OnnxPolicy.run, PolicyRunner.step
+    fault, run, rehearse = FAULTS[name], OnnxPolicy.run, Controller.rehearse
     told: list[float] = []
-    stepping: list[bool] = []
+    rehearsing: list[bool] = []
 
-    def step_in_earnest(
-        self: PolicyRunner, state: NumpyState, command: NDArray[np.float32] | None, applied: NDArray[Any] | None
-    ) -> PolicyStep:
-        stepping.append(True)
-        try:
-            return take_step(self, state, command, applied)
-        finally:
-            stepping.clear()
+    def only_rehearse(self: Controller) -> None:
+        rehearsing.append(True)
+        rehearse(self)
+        rehearsing.clear()
 
     def broken(self: OnnxPolicy, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
         # What is only rehearsed moves nothing.
-        if not stepping or not file.exists():
+        if rehearsing or not file.exists():
             return run(self, inputs)
         if not told:
             told.append(time.monotonic())
             print(f"broken {told[0]}", flush=True)
         return fault(lambda: run(self, inputs))
 
-    OnnxPolicy.run, PolicyRunner.step = broken, step_in_earnest
+    OnnxPolicy.run, Controller.rehearse = broken, only_rehearse
     policy_node.console()
 
 

@@ -107,6 +107,9 @@ class RobotWithObject:
     def write(self, command: JointCommand) -> JointCommand:
         return self._robot.write(command)
 
+    def rehearse(self) -> None:
+        self._robot.rehearse()
+
     def health(self) -> Health | None:
         return self._robot.health()
 
