@@ -37,3 +37,16 @@ def assign(cost: Array) -> NDArray[np.int64]:
     result = np.empty(n, np.int64)
     result[row_of[1:] - 1] = np.arange(n)
     return result
+
+
+def cycles(source: NDArray[np.int64]) -> list[list[int]]:
+    """Channels of each cycle of a permutation, sorted; those that stay where they are in none."""
+    found: list[list[int]] = []
+    left = set(np.flatnonzero(source != np.arange(len(source))).tolist())
+    while left:
+        cycle = [min(left)]
+        while (following := int(source[cycle[-1]])) != cycle[0]:
+            cycle.append(following)
+        left -= set(cycle)
+        found.append(sorted(cycle))
+    return found

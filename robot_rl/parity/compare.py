@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.parity.assignment import assign
+from robot_rl.parity.assignment import assign, cycles
 from robot_rl.parity.causes import PRICE, Cause, Tolerance, price
 from robot_rl.parity.fits import Fits
 from robot_rl.parity.pair import Pair
@@ -68,6 +68,8 @@ def compare(
         others = [_explained(signal, pair, lag * period_s, unit, tolerance, doubt) for unit in tolerance.units]
         # A unit makes other mistakes superfluous; one that needs more of them makes a wrong model fit.
         simpler = [other for other in others if len(other.causes) - 1 <= len(found.causes)]
+        if len(scales := [cause.value for cause in found.causes if cause.kind == "scale"]) > 1:
+            simpler.append(_explained(signal, pair, lag * period_s, float(np.median(scales)), tolerance, doubt))
         found = min([found, *simpler], key=lambda explanation: explanation.cost)
     return Comparison(
         causes=(*late, *found.causes),
@@ -106,12 +108,12 @@ def _explained(signal: str, pair: Pair, lag_s: float, unit: float, tolerance: To
     fits = Fits.of(pair, lag_s, unit, tolerance)
     wrong = _wrong(fits, tolerance)
     found, source, factor, offset = _explain(signal, fits, tolerance, wrong, doubt)
-    separate = found if unit == 1.0 else [Cause("unit", signal, value=unit), *found]
+    whole = Cause("unit" if unit in tolerance.units else "scale", signal, value=unit)
+    separate = found if unit == 1.0 else [whole, *found]
     cost, error = fits.left_over(source, factor, offset)
     # Once mended: what is scaled down comes with small errors, which grow as it is scaled up again.
     residual = error if pair.before_x or not found else error / np.maximum(np.abs(factor), 1e-6)
-    causes = _joined(separate, signal, len(error))
-    return _Explanation(causes, cost + price(separate), residual, fits.excited, bool(wrong.any()))
+    return _Explanation(tuple(separate), cost + price(separate), residual, fits.excited, bool(wrong.any()))
 
 
 def _wrong(fits: Fits, limit: Tolerance) -> NDArray[np.bool_]:
@@ -138,7 +140,10 @@ def _explain(
     """
     n = len(fits.x)
     a, through, mean = fits.slope, fits.through, fits.x - fits.z
-    source, factor, offset = np.arange(n), np.diagonal(a).copy(), np.diagonal(fits.x - a * fits.z).copy()
+    # What is tolerated is fitted, unless so few rows are free of bounds that it fits the others worse.
+    fitted = np.diagonal(fits.squared_error(a, fits.x - a * fits.z) < fits.squared_error(1.0, 0.0))
+    source = np.arange(n)
+    factor, offset = np.where(fitted, np.diagonal(a), 1.0), np.where(fitted, np.diagonal(fits.x - a * fits.z), 0.0)
     if not wrong.any():
         return [], source, factor, offset
     factors = (1.0, -1.0, 1.0, through, -1.0, a)
@@ -155,14 +160,22 @@ def _explain(
     chosen = costs.argmin(0)
     total = costs.min(0) + 0.5 * PRICE * ~np.eye(n, dtype=bool)
     channels = _closed(total, wrong)
-    sources = channels[assign(total[np.ix_(channels, channels)].T)]
-    causes: list[Cause] = []
-    if (other := channels != sources).any():
+    source[channels] = channels[assign(total[np.ix_(channels, channels)].T)]
+    change, wider = _wider(total, source)
+    while change < 0:
+        source = wider
+        change, wider = _wider(total, source)
+    channels = np.union1d(channels, np.flatnonzero(source != np.arange(n)))
+    causes = []
+    for cycle in cycles(wider if change < doubt else source):
+        taken = tuple(source[cycle].tolist())
+        clear = (source[cycle] == wider[cycle]).all() or change >= doubt
         causes.append(
-            Cause("permutation", signal, tuple(channels[other].tolist()), sources=tuple(sources[other].tolist()))
+            Cause("permutation", signal, tuple(cycle), sources=taken)
+            if clear
+            else Cause("unclear", signal, tuple(cycle))
         )
-    source[channels] = sources
-    for i, j in zip(channels.tolist(), sources.tolist(), strict=True):
+    for i, j in zip(channels.tolist(), source[channels].tolist(), strict=True):
         best = int(chosen[j, i])
         kinds, f, c = _HYPOTHESES[best][0], *(np.broadcast_to(v[best], (n, n))[j, i] for v in (factors, offsets))
         factor[i], offset[i] = f, c
@@ -175,14 +188,21 @@ def _explain(
     return causes, source, factor, offset
 
 
-def _joined(causes: list[Cause], signal: str, n: int) -> tuple[Cause, ...]:
-    """One scale of the whole signal for as good as the same scale of each of its channels."""
-    scales = [cause for cause in causes if cause.kind == "scale"]
-    values = np.array([cause.value for cause in scales])
-    if len(scales) < max(n, 3) or np.abs(np.log(values / np.median(values))).max() > math.log(1.35):
-        return tuple(causes)
-    rest = (cause for cause in causes if cause.kind != "scale")
-    return *rest, Cause("scale", signal, value=float(np.median(values)))
+def _wider(cost: Array, source: NDArray[np.int64]) -> tuple[float, NDArray[np.int64]]:
+    """The cheapest assignment with one more channel, right as it seems, in a cycle; and what it costs more.
+
+    Where channel i takes s, it takes k instead, and k takes s.
+    """
+    own = np.arange(len(source))
+    struck, right = np.flatnonzero(source != own), np.flatnonzero(source == own)
+    if not len(struck) or not len(right):
+        return np.inf, source
+    taken, wider = source[struck], source.copy()
+    change = cost[np.ix_(right, struck)].T - cost[taken, struck][:, None]
+    change += cost[np.ix_(taken, right)] - cost[right, right]
+    i, k = np.unravel_index(change.argmin(), change.shape)
+    wider[struck[i]], wider[right[k]] = right[k], taken[i]
+    return float(change[i, k]), wider
 
 
 def _closed(cost: Array, wrong: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from robot_rl.parity import relations
 from robot_rl.parity.causes import PRICE, Cause
 from robot_rl.parity.compare import Comparison
 from robot_rl.parity.flight import Flight
+from robot_rl.parity.servo import servo
 
 Array = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ class Diagnosis:
 
 
 def diagnose(*flights: Flight) -> Diagnosis:
-    """The fewest mistakes that explain what differs from what it should equal (robot_rl.parity.relations).
+    """The fewest mistakes that explain what differs from what it should equal (robot_rl.parity.relations and .servo).
 
     Several flights of the same robot under the same contract are judged together.
     """
@@ -72,18 +73,18 @@ def _joints(flights: Sequence[Flight]) -> tuple[list[Cause], dict[str, Compariso
     for blamed in choices:
         causes = [_blame(c, signal) for c, signal in zip(velocity.causes, blamed, strict=True)]
         mended = mend_all(flights, causes)
-        servo = relations.servo(mended)
+        held = servo(mended)
         outside = PRICE * float(_often_outside(mended).sum())
-        options.append(((0.0 if servo is None else servo.cost) + outside, causes, servo))
+        options.append(((0.0 if held is None else held.cost) + outside, causes, held))
     best = min(range(len(options)), key=lambda k: options[k][0])
-    _, causes, servo = options[best]
+    _, causes, held = options[best]
     for i in range(len(causes)):
         others = [option[0] for option, blamed in zip(options, choices, strict=True) if blamed[i] != choices[best][i]]
         if others and min(others) < options[best][0] + PRICE:
             causes[i] = replace(causes[i], signal=EITHER)
     comparisons = {"joint_vel": velocity}
     notes = []
-    if servo is None:
+    if held is None:
         needs = (
             "joint_effort is not in the log"
             if any("joint_effort" not in flight.state for flight in flights)
@@ -91,11 +92,11 @@ def _joints(flights: Sequence[Flight]) -> tuple[list[Cause], dict[str, Compariso
         )
         notes.append(f"target: {needs}")
     else:
-        comparisons["target"] = servo
-        causes += servo.causes
+        comparisons["target"] = held
+        causes += held.causes
     causes = resting + causes
     named = {i for cause in causes for i in cause.channels or range(len(flights[0].contract.joints))}
-    if servo is None:
+    if held is None:
         causes += _beyond(flights, named)
     return causes, comparisons, notes
 

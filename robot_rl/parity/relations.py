@@ -1,27 +1,22 @@
-"""What in a flight must equal what else: four relations that hold for every robot, whatever it does.
+"""What in a flight must equal what else, for every robot, whatever it does.
 
     joint_vel       integrated                        = change of joint_pos
-    servo           joint_pos + (kd dq + τ) / kp      = target in force, or
-                    joint_pos + kd dq / kp            = target in force - τ / kp
     imu_ang_vel_b   integrated                        = rotation between two orientations
     imu_lin_acc_b   averaged                          = g times the upward direction in the body
 
-The servo's is its control law τ = kp (target - q) - kd dq: it needs no model of the load, and holds in the air, on the
-ground and in a fall, where a robot measures its joint efforts. Its two forms are equal but for what a mistake makes of
-them: a wrong target scales the right side of the first, a wrong position the left side of the second. Integrals are
-taken over windows: a derivative of a measured position would be mostly noise.
+Integrals are taken over windows: a derivative of a measured position would be mostly noise. A servo's law is another
+relation (robot_rl.parity.servo).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.parity.causes import ACCELERATIONS, ANGLES, RATES, Cause, Tolerance
+from robot_rl.parity.causes import ACCELERATIONS, RATES, Tolerance
 from robot_rl.parity.compare import Comparison, compare
 from robot_rl.parity.flight import Flight
 from robot_rl.parity.pair import Pair, joined
@@ -32,9 +27,6 @@ G_M_S2 = 9.80665
 
 JOINT_VEL = Tolerance(factor=1.2, offset=0.05, floor=0.005, units=RATES)
 """Offset and floor in rad of a window's travel: 0.25 rad/s."""
-SERVO = Tolerance(factor=1.35, offset=0.09, floor=0.015, units=ANGLES)
-"""rad. Encoders are off by up to 0.02, and motors and their measured torques by 20 %: of a tracking error of 0.3 that
-leaves 0.06."""
 ANG_VEL = Tolerance(factor=1.2, offset=0.03, floor=0.01, units=RATES)
 """rad of a window's rotation: 0.1 rad/s."""
 LIN_ACC = Tolerance(factor=3.0, offset=0.6, floor=0.3, units=ACCELERATIONS)
@@ -43,27 +35,8 @@ LIN_ACC = Tolerance(factor=3.0, offset=0.6, floor=0.3, units=ACCELERATIONS)
 _WINDOW_S = {"joint_vel": 0.2, "imu_ang_vel_b": 0.3, "imu_lin_acc_b": 0.3}
 _SMOOTH_S = 0.05
 _LAGS = (-1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-_SERVO_LAGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-_FAST_RAD = 0.03
-"""Change of a target in a control period from which a lag shows, beside what a slow ramp makes of other errors."""
-_SATURATED = 0.8
-"""Share of the effort limit from which a servo's torque may be no longer what it would like."""
-_INDEPENDENT_S, _FEW = 0.05, 40
-"""Errors of a servo's model last about so long. In fewer rows, noise is what there is most of, and each row counts."""
-_MOST_ROWS = 600
-"""Of a flight's rows, evenly chosen: every pair of joints is compared."""
-_LEAST_S, _LEAST_HELD_S = 0.5, 0.1
-"""From shorter flights nothing is judged, and from less time under position control no lag."""
-_LATENCY = 0.25
-"""Share of a control period after which a command is in force, where nothing is late."""
-_SOFT = 1e-3
-"""N m/rad, for where there is no servo; such rows have no weight."""
-_EFFORT_ERROR = 0.1
-"""Share of a measured effort by which it may be wrong."""
-_EFFORT_GAINS = (0.8, 0.9, 1.0, 1.1, 1.25)
-"""True over measured effort, where it must not be what decides between two explanations."""
-_DOUBT = 3.0
-"""Of a servo: below the difference in price of a sign, which must have the right size by chance, to other mistakes."""
+_LEAST_S = 0.5
+"""From shorter flights nothing is judged."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +65,6 @@ class _Grid:
     def independent(self, window_s: float) -> float:
         """How many windows of it do not overlap."""
         return max(10.0, (self.t[-1] - self.t[0]) / window_s)
-
-
-def _noise(values: Array) -> Array:
-    """(n,) standard deviation of what changes from row to row as if nothing had been there before."""
-    bends = values[2:] - 2 * values[1:-1] + values[:-2]
-    return 1.48 / math.sqrt(6) * np.median(np.abs(bends), axis=0) if len(bends) else np.zeros(values.shape[1])
 
 
 def _integral(t: Array, values: Array) -> Array:
@@ -129,128 +96,6 @@ def _compared(
 ) -> Comparison | None:
     found = [pair for pair in pairs if pair is not None]
     return compare(signal, joined(found), tolerance, period_s=period_s, lags=lags) if found else None
-
-
-def servo(flights: Sequence[Flight]) -> Comparison | None:
-    """Where each servo goes, and the target in force; None where no joint was held by its servo.
-
-    Causes name the signal `target`, or `joints` where positions, and not targets, explain what is seen.
-    """
-    found = [held for flight in flights if (held := _Held.of(flight)) is not None]
-    if not found:
-        return None
-    lags = _SERVO_LAGS if any(held.long for held in found) else (0.0,)
-    period_s = flights[0].contract.control_period_s
-    everything = list(range(len(flights[0].joint_names)))
-    together = joined([held.targets(everything) for held in found])
-    first = compare("target", together, SERVO, period_s=period_s, lags=lags, doubt=_DOUBT)
-    struck = sorted({c.channels[0] for c in first.causes if c.kind in ("scale", "offset", "unclear") and c.channels})
-    causes = [cause for cause in first.causes if not set(cause.channels) & set(struck)]
-    for i in struck:
-        own = [cause for cause in first.causes if i in cause.channels]
-        causes += _target_or_joints(i, own, found, first.lag_s, period_s)
-    return replace(first, causes=tuple(causes))
-
-
-def _target_or_joints(i: int, own: list[Cause], flights: Sequence[_Held], lag_s: float, period_s: float) -> list[Cause]:
-    """What is wrong with joint `i`: its target's `own` mistakes, or a scale of its position.
-
-    The load does not grow with a position that is read too large. It is asked of no other joints, since the measured
-    load is noisy, and would make small scales of good ones.
-    """
-
-    def cheapest(make: Callable[[_Held, float], Pair]) -> Comparison:
-        def at(gain: float) -> Comparison:
-            found = compare("joints", joined([make(held, gain) for held in flights]), SERVO, period_s=period_s)
-            return replace(found, cost=found.cost + (math.log(gain) / _EFFORT_ERROR) ** 2)
-
-        return min(map(at, _EFFORT_GAINS), key=lambda found: found.cost)
-
-    by_target = cheapest(lambda held, gain: held.targets([i], gain, lag_s))
-    by_joints = cheapest(lambda held, gain: held.joints([i], gain, lag_s))
-    gain = by_target.cost - by_joints.cost
-    kinds = {cause.kind for cause in by_joints.causes}
-    if kinds != {"scale"} or gain < -_DOUBT or (gain <= 0 and {cause.kind for cause in own} == kinds):
-        return own
-    if gain < _DOUBT and {cause.kind for cause in own} != kinds:
-        return [Cause("unclear", "target", (i,))]
-    return [Cause("scale", "joints", (i,), 1.0 / by_joints.causes[0].value)]
-
-
-@dataclass(frozen=True)
-class _Held:
-    """The rows of a flight in which any joint was held by its servo."""
-
-    flight: Flight
-    rows: NDArray[np.int64]
-    long: bool
-    """Long enough to look for lags."""
-
-    @classmethod
-    def of(cls, flight: Flight) -> _Held | None:
-        if "joint_effort" not in flight.state:
-            return None
-        period_s = flight.contract.control_period_s
-
-        def held(lag: float) -> NDArray[np.bool_]:
-            return np.any(np.nan_to_num(flight.in_force("kp", lag * period_s)) > 0, axis=1)
-
-        now = held(0.0)
-        rows, long = now & held(_SERVO_LAGS[-1]), True
-        if rows.sum() * flight.period_s < _LEAST_HELD_S:
-            rows, long = now & held(_LATENCY), False
-        if not rows.any():
-            return None
-        return cls(flight, np.flatnonzero(rows)[:: max(1, int(rows.sum()) // _MOST_ROWS)], long)
-
-    def targets(self, channels: list[int], gain: float = 1.0, lag_s: float = 0.0) -> Pair:
-        """Where the servos of `channels` go by their law, and their targets `lag_s` ago.
-
-        `gain`: of true over measured effort.
-        """
-        period_s, limit = self.flight.contract.control_period_s, self._limit[channels]
-        q, dq, effort = (self._measured(name)[:, channels] for name in ("pos", "vel", "effort"))
-        kp, kd = (self._in_force(name)[:, channels] for name in ("kp", "kd"))
-        # [j, :, i]: joint i as if it had been given the command, and with it the gains, of joint j.
-        stiffness = np.where(kp.T[:, :, None] > 0, kp.T[:, :, None], np.maximum(kp, _SOFT))
-        seen, reach = q[None] + kd.T[:, :, None] / stiffness * dq[None], limit / stiffness
-        moving = np.abs(self._in_force("position") - self._in_force("position", period_s)) > _FAST_RAD
-        return Pair(
-            seen + gain * effort / stiffness, lambda later_s: self._in_force("position", lag_s + later_s)[:, channels],
-            self.samples, *self._trust(channels), seen - reach, seen + reach, np.any(moving, axis=1), before_x=True,
-        )  # fmt: skip
-
-    def joints(self, channels: list[int], gain: float, lag_s: float) -> Pair:
-        """Where servos with these targets and loads would hold `channels`, and where they are: a scale of the latter
-        does not strike the load, which most of the noise comes from."""
-        q, dq, effort = (self._measured(name)[:, channels] for name in ("pos", "vel", "effort"))
-        kp, kd = (self._in_force(name)[:, channels] for name in ("kp", "kd"))
-        kp = np.maximum(kp, _SOFT)
-        held_at = self._in_force("position", lag_s)[:, channels] - gain * effort / kp
-        return Pair(held_at, lambda _: q + kd / kp * dq, self.samples, *self._trust(channels), before_x=True)
-
-    @property
-    def samples(self) -> float:
-        spacing_s = float(np.median(np.diff(self.flight.stamp_s[self.rows]))) if len(self.rows) > 1 else 0.0
-        return min(float(len(self.rows)), max(_FEW, len(self.rows) * spacing_s / _INDEPENDENT_S))
-
-    @property
-    def _limit(self) -> Array:
-        return np.array([joint.effort_limit_nm for joint in self.flight.contract.joints])
-
-    def _trust(self, channels: list[int]) -> tuple[Array, NDArray[np.bool_]]:
-        """Weight of each row by what noise makes of it, and where a servo's torque is not at its limit."""
-        dq_noise, effort_noise = (_noise(self.flight.state[f"joint_{name}"])[channels] for name in ("vel", "effort"))
-        kp, kd, effort = self._in_force("kp"), self._in_force("kd"), self._measured("effort")[:, channels]
-        variance = (_EFFORT_ERROR * effort) ** 2 + effort_noise**2 + (kd[:, channels] * dq_noise) ** 2
-        weight = kp[:, channels] ** 2 / (kp[:, channels] ** 2 + variance / SERVO.floor**2)
-        return weight, np.abs(effort) < _SATURATED * self._limit[channels]
-
-    def _measured(self, name: str) -> Array:
-        return self.flight.state[f"joint_{name}"][self.rows]
-
-    def _in_force(self, name: str, lag_s: float = 0.0) -> Array:
-        return self.flight.in_force(name, lag_s)[self.rows]
 
 
 def angular_velocity(flights: Sequence[Flight], quats: Sequence[Array], *, world: bool = False) -> Comparison | None:

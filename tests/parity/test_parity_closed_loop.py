@@ -47,11 +47,7 @@ def test_a_mistake_that_is_there_while_the_policy_runs(bundle: Bundle, mismatch:
 
 @pytest.mark.parametrize(
     ("value", "seed"),
-    [
-        # Joint 1 fits no unit, and turns with two offsets cost less than degrees.
-        pytest.param(180 / math.pi, 20_196, marks=pytest.mark.xfail(strict=True, reason="one of the known misses")),
-        (math.pi / 180, 20_036),
-    ],
+    [(180 / math.pi, 20_196), (math.pi / 180, 20_036)],
 )
 def test_a_unit_of_targets_that_drives_servos_to_their_limits(bundle: Bundle, value: float, seed: int) -> None:
     """Too few joints move freely to tell of it by themselves."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+import tyro
 
 from robot_rl.bundle.load import Bundle, load_bundle
 from robot_rl.commands.result import Result, Row
@@ -28,7 +30,6 @@ from robot_rl_sim.parity.mismatches import IMU_FIELDS, Mismatch, draw
 
 POLICIES = {"leap_hand": "leap_hand/leap-reach/v1", "unitree_g1": "unitree_g1/g1-balance/v1"}
 LOOP_PERIOD_S = 0.01
-MISMATCHED, MATCHED = 200, 60
 TARGET = 0.95
 
 # What a driver gets wrong on one side or the other of a servo looks the same from outside it.
@@ -60,9 +61,21 @@ class Case:
         return any(cause.signal == EITHER for causes in self.said for cause in causes)
 
 
-def benchmark() -> Result:
-    """Rows `parity/named/<kind>`, `parity/named`, `parity/false_alarms`."""
-    cases = list(measure(MISMATCHED, MATCHED, seed=20_000))
+def benchmark(robots: int = 200, matched: int = 60, seed: int = 20_000) -> Result:
+    """Rows `parity/<group>`, `parity/named`, `parity/false_alarms`; each case, as it is judged, on stderr.
+
+    Args:
+        robots: Robots with one mistake or two.
+        matched: Robots without any, of which nothing may be said.
+        seed: Of the first robot; each next one has the next.
+    """
+    torch.set_num_threads(1)
+    cases = []
+    for case in measure(robots, matched, seed):
+        cases.append(case)
+        print(f"{len(cases)} {'ok' if case.ok else 'NOT'} {case.robot} {case.seed} {case.mismatches}", file=sys.stderr)
+        if not case.ok:
+            print(f"    missing {case.missing}\n    said {case.said}", file=sys.stderr)
     return summary(cases)
 
 
@@ -184,20 +197,5 @@ def table(cases: Sequence[Case]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """python -m robot_rl_sim.parity.benchmark MISMATCHED MATCHED SEED: with progress, and the table."""
-    import torch
-
-    torch.set_num_threads(1)
-    mismatched, matched, seed = map(int, sys.argv[1:])
-    cases = []
-    for case in measure(mismatched, matched, seed):
-        cases.append(case)
-        print(f"{len(cases)} {'ok' if case.ok else 'NOT'} {case.robot} {case.seed} {case.mismatches}", flush=True)
-        if not case.ok:
-            print(f"    missing {case.missing}\n    said {case.said}", flush=True)
-    print(table(cases))
-
-
 if __name__ == "__main__":
-    main()
+    print(tyro.cli(benchmark).details["table"])
