@@ -7,7 +7,7 @@ import json
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -111,8 +111,7 @@ def _load_run(args: ExportArgs) -> tuple[RobotVecEnv, nn.Module, nn.Module, Prov
         algorithm=config.algo,
         git_revision=git_revision(),
         run=args.policy.name,
-        # Where the runs lie on the machine that trained is nobody else's business.
-        config={k: v for k, v in json.loads(config.to_json()).items() if k != "runs"},
+        config=portable(json.loads(config.to_json())),
         seeds={"training": config.seed},
         evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else {},
     )
@@ -162,6 +161,13 @@ def _robot_env(task: str, num_envs: int, seed: int) -> RobotVecEnv:
     if not isinstance(env, RobotVecEnv):
         raise ConfigError(f"task {task!r} is no robot task: it has no contract to export. See `robot-rl list`")
     return env
+
+
+def portable(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run without its paths: where files lie on the machine that trained is nobody else's
+    business. Of what was learned from, the name stays."""
+    named = {k: Path(config[k]).name for k in ("demos", "start_from") if config.get(k)}
+    return {k: v for k, v in (config | named).items() if k != "runs"}
 
 
 def git_revision() -> str:

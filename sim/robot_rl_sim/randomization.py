@@ -38,6 +38,8 @@ class RandomizationConfig:
     """Sliding friction of what does not move. MuJoCo takes the larger one of two surfaces; usual: 0.3 to 1.25."""
     motor_strength_scale: Range | None = (0.9, 1.1)
     """Torque delivered over torque commanded, and limits, of each motor."""
+    all_motors_scale: Range | None = None
+    """The same of all motors of a robot together, as with a battery's voltage, besides what each draws for itself."""
     kp_scale: Range | None = (0.9, 1.1)
     kd_scale: Range | None = (0.9, 1.1)
     joint_damping_scale: Range | None = (0.7, 1.3)

@@ -111,6 +111,9 @@ def _terms(model: mujoco.MjModel, robot: RobotSpec, c: RandomizationConfig) -> t
     def gain(columns: tuple[tuple[str, int], ...], how: Literal["scale", "divide"] = "scale") -> tuple[_Change, ...]:
         return tuple(_Change(name, how, None, column) for name, column in columns)
 
+    strength = (
+        *gain(gains.kp), *gain(gains.kd), *gain(gains.resistance, "divide"), _Change("actuator_forcerange", "scale"),
+    )  # fmt: skip
     return (
         _Term("link_mass_scale", c.link_mass_scale, per_body,
               (_Change("body_mass", "scale", bodies), _Change("body_inertia", "scale", bodies))),
@@ -119,9 +122,8 @@ def _terms(model: mujoco.MjModel, robot: RobotSpec, c: RandomizationConfig) -> t
         _Term("com_shift_m", c.com_shift_m, DIRECTION, (_Change("body_ipos", "add", trunk),)),
         _Term("friction_scale", c.friction_scale, one, (_Change("geom_friction", "scale", None, 0),)),
         _Term("terrain_friction", c.terrain_friction, one, (_Change("geom_friction", "set", floor, 0),)),
-        _Term("motor_strength_scale", c.motor_strength_scale, per_joint,
-              (*gain(gains.kp), *gain(gains.kd), *gain(gains.resistance, "divide"),
-               _Change("actuator_forcerange", "scale"))),
+        _Term("motor_strength_scale", c.motor_strength_scale, per_joint, strength),
+        _Term("all_motors_scale", c.all_motors_scale, one, strength),
         _Term("kp_scale", c.kp_scale, per_joint, gain(gains.kp)),
         _Term("kd_scale", c.kd_scale, per_joint, gain(gains.kd)),
         _Term("joint_damping_scale", c.joint_damping_scale, per_joint, (_Change("dof_damping", "scale", joints),)),

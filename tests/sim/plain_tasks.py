@@ -171,6 +171,7 @@ class PlainG1Balance(PlainEnv):
             + c.upright_weight * np.exp(-(np.linalg.norm(self.gravity_b()[:2]) ** 2) / 0.2**2)
             + c.still_weight * np.exp(-((np.linalg.norm(self.data.qvel[:2]) / 0.5) ** 2))
             + c.pose_weight * pose
+            + c.arms_weight * np.exp(-4 * np.square(self.data.qpos[-14:] - self.default[-14:]).mean())
             - c.ang_vel_weight * np.square(self.data.qvel[3:6]).sum()
             - c.effort_weight * np.square(self.data.actuator_force / self.effort_limit).mean()
             - c.action_rate_weight * np.square(self.action - self.last_action).mean()

@@ -13,6 +13,7 @@ from robot_rl.robots import UNITREE_G1
 from robot_rl_sim.disturbances import PushConfig
 from robot_rl_sim.models import default_qpos, load_model
 from robot_rl_sim.randomization import NOMINAL
+from robot_rl_sim.tasks.actions import soft_limits
 from robot_rl_sim.tasks.assemble import assemble
 from robot_rl_sim.tasks.g1_balance.mdp import (
     G1Balance,
@@ -59,22 +60,38 @@ def test_observation_holds_only_what_the_robot_measures() -> None:
     }
 
 
-def test_full_action_is_a_quarter_of_the_effort() -> None:
-    """At rest in the default pose, an action of 1 makes each servo push with 0.25 of its limit, where range allows."""
+def test_full_action_is_a_quarter_of_the_effort_and_more_in_the_legs() -> None:
+    """At rest in the default pose, an action of 1 makes each servo push with 0.25 of its limit, a leg's with 0.3125,
+    where range allows."""
     env = make(1)
     robot, model = UNITREE_G1, load_model(UNITREE_G1.name)
-    target = env.policy_io.decode(torch.ones(1, 29), torch.zeros(1, 29))[0]
+    target = env.policy_io.decode(torch.ones(1, 29), torch.zeros(1, 29))[0].double().numpy()
     data = mujoco.MjData(model)
     data.qpos[:] = default_qpos(model, robot)
     data.ctrl[:] = target
     mujoco.mj_forward(model, data)
     share = data.actuator_force / np.array([j.effort_limit_nm for j in robot.joints])
-    clipped = (
-        target < torch.tensor([j.default_pos_rad + 0.25 * j.effort_limit_nm / j.kp_nm_rad for j in robot.joints]) - 1e-6
-    )
-    np.testing.assert_allclose(share[~clipped.numpy()], 0.25, rtol=1e-4)
-    assert (share[clipped.numpy()] < 0.25).all()
-    assert int(clipped.sum()) <= 4
+    expected = np.array([0.3125] * 12 + [0.25] * 17)
+    assert [j.name.split("_")[1] for j in robot.joints[:12]] == 2 * ["hip", "hip", "hip", "knee", "ankle", "ankle"]
+    free = target < np.array(soft_limits(robot)[1]) - 1e-6
+    np.testing.assert_allclose(share[free], expected[free], rtol=1e-4)
+    assert (share[~free] < expected[~free]).all()
+    assert int((~free).sum()) <= 4
+
+
+def test_the_arms_term_is_of_the_arms_alone() -> None:
+    env = make(2)
+    qpos = env.sim.qpos.clone()
+    qpos[:, 2] = 2.0
+    leg, arm = (7 + UNITREE_G1.joint_names.index(name) for name in ("left_knee_joint", "left_elbow_joint"))
+    qpos[:, 7:] = env.policy_io.offset
+    qpos[0, leg] += 0.3
+    qpos[1, arm] += 0.3
+    env.sim.set_state(torch.arange(2), qpos, torch.zeros(2, 35))
+    hold = ((qpos[:, 7:].float() - env.policy_io.offset) / env.policy_io.scale).clamp(-1, 1)
+    with_leg, with_arm = env.step(hold).info["reward/arms"].tolist()
+    assert with_leg == pytest.approx(0.25, abs=1e-3)
+    assert with_arm == pytest.approx(0.25 * math.exp(-4 * 0.09 / 14), abs=2e-3)
 
 
 @pytest.mark.parametrize(("roll_rad", "height_m", "fallen"), [(0.95, 1.5, False), (1.05, 1.5, True), (0.0, 0.9, True)])
@@ -132,7 +149,7 @@ def test_plain_implementation_sees_and_earns_the_same() -> None:
     mujoco.mj_forward(plain.model, plain.data)
     rng = np.random.default_rng(0)
     for _ in range(15):
-        action = rng.uniform(-0.5, 0.5, 29).astype(np.float32)
+        action = rng.uniform(-0.4, 0.4, 29).astype(np.float32)
         step = env.step(torch.from_numpy(action).unsqueeze(0))
         obs, reward, terminated, _, _ = plain.step(action)
         assert not terminated

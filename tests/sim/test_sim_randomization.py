@@ -30,6 +30,7 @@ SCALES = {
     "inertia_scale": {"body_inertia"},
     "friction_scale": {"geom_friction"},
     "motor_strength_scale": {"actuator_gainprm", "actuator_biasprm", "actuator_forcerange"},
+    "all_motors_scale": {"actuator_gainprm", "actuator_biasprm", "actuator_forcerange"},
     "kp_scale": {"actuator_gainprm", "actuator_biasprm"},
     "kd_scale": {"actuator_biasprm"},
     "joint_damping_scale": {"dof_damping"},
@@ -275,6 +276,16 @@ def test_a_weak_motor_delivers_its_share_of_torque_and_of_its_limit(motor: Motor
         sim._ctrl[:] = target
         sim._batch.forward()
         torch.testing.assert_close(sim.joint_effort.float(), strength * torque, rtol=1e-5, atol=0)
+
+
+def test_all_motors_of_a_robot_are_as_strong_as_each_other_and_differ_between_episodes() -> None:
+    sim = leap(20)
+    randomize(sim, dataclasses.replace(NOMINAL, all_motors_scale=(0.5, 1.5)))
+    strength = sim.model_field("actuator_forcerange")[..., 1] / sim.nominal("actuator_forcerange")[..., 1]
+    gain = sim.model_field("actuator_gainprm")[..., 0] / sim.nominal("actuator_gainprm")[..., 0]
+    torch.testing.assert_close(gain, strength)
+    torch.testing.assert_close(strength, strength[:, :1].expand_as(strength))
+    assert strength[:, 0].std() > 0.15
 
 
 def test_dry_friction_holds_against_a_torque_below_it_in_every_world() -> None:

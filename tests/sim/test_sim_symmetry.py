@@ -74,7 +74,7 @@ def test_a_mirrored_robot_moves_as_the_mirror_image():
     for env, (position, velocity) in ((one, (qpos, qvel)), (two, other_side(qpos, qvel))):
         env.sim.set_state(torch.arange(WORLDS), position, velocity)
     for _ in range(5):
-        action = 2 * torch.rand(WORLDS, 29) - 1
+        action = 1.6 * torch.rand(WORLDS, 29) - 0.8
         ours, theirs = one.step(action), two.step(image.action(action))
         assert ours.obs.abs().max() > 0.5
         rows = [torch.cat((step.final_obs, step.final_privileged), -1) for step in (ours, theirs)]
@@ -146,6 +146,7 @@ def test_a_mirrored_robot_with_mirrored_draws_moves_as_the_mirror_image():
         payload_kg=(-1.0, 1.0),
         com_shift_m=(-0.05, 0.05),
         motor_strength_scale=(0.7, 1.3),
+        all_motors_scale=(0.7, 1.3),
         joint_friction_share=(0.0, 0.02),
         gravity_shift_m_s2=(-1.0, 1.0),
         torque_noise_share=0.0,

@@ -48,7 +48,7 @@ TASKS: dict[str, Task] = {
         summary="Unitree G1: stay standing for ten seconds under pushes",
         robot="unitree_g1",
         make_env=g1_balance.make_env,
-        randomization=usual,
+        randomization=g1_balance.randomized,
         presets={"sac": g1_balance.SAC},
         scripted=g1_balance.scripted,
     ),

@@ -47,12 +47,19 @@ def make_env(
     backend: str = "auto",
 ) -> SimVecEnv:
     """See robot_rl.env.EnvFactory."""
-    from robot_rl_sim.randomization import RandomizationConfig, chosen
+    from robot_rl_sim.randomization import chosen
     from robot_rl_sim.tasks.assemble import assemble
     from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
 
-    randomization = chosen(randomize, RandomizationConfig())
+    randomization = chosen(randomize, randomized())
     return assemble(G1Balance(), num_envs, seed, randomization, device, num_threads, backend)
+
+
+def randomized() -> RandomizationConfig:
+    """The usual ranges; besides, all motors are weak or strong together, as with a battery's voltage."""
+    from robot_rl_sim.randomization import RandomizationConfig
+
+    return RandomizationConfig(all_motors_scale=(0.9, 1.1))
 
 
 def scripted(env: VecEnv) -> Callable[[Tensor], Tensor]:

@@ -21,6 +21,9 @@ from robot_rl_sim.models import default_qpos, load_model, load_spec
 from robot_rl_sim.symmetry import DIRECTION, mirror
 from robot_rl_sim.tasks.actions import quarter_effort_scale, soft_limits
 
+_LEGS = ("hip", "knee", "ankle")
+_ARMS = slice(UNITREE_G1.joint_names.index("left_shoulder_pitch_joint"), None)
+
 
 @dataclass(frozen=True, slots=True)
 class G1BalanceConfig:
@@ -41,6 +44,7 @@ class G1BalanceConfig:
     upright_weight: float = 1.0
     still_weight: float = 0.5
     pose_weight: float = 0.5
+    arms_weight: float = 0.25
     ang_vel_weight: float = 0.05
     effort_weight: float = 0.5
     action_rate_weight: float = 0.1
@@ -119,11 +123,20 @@ class G1Balance:
             "upright": c.upright_weight * upright(gravity_b),
             "still": c.still_weight * stillness(t.sim.qvel[:, :2].float()),
             "pose": c.pose_weight * pose_closeness(t.joint_pos, self.policy_io.default_pos.to(t.action)),
+            "arms": c.arms_weight
+            * pose_closeness(t.joint_pos[:, _ARMS], self.policy_io.default_pos.to(t.action)[_ARMS]),
             "ang_vel": -c.ang_vel_weight * ang_vel_b.square().sum(-1),
             "effort": -c.effort_weight * effort_share(t.sim.joint_effort.float(), self._effort_limit.to(t.action)),
             "action_rate": -c.action_rate_weight * (t.action - t.last_action).square().mean(-1),
         }
         return Outcome(rewards, terminated=fallen, at_goal=~fallen)
+
+
+def action_scale() -> tuple[float, ...]:
+    """Offset (n_joints,) rad at which a servo at rest pushes with a quarter of its torque limit; with a quarter more in
+    the legs: servos that are a fifth too weak must do as much."""
+    shares = [1.25 if any(part in j.name for part in _LEGS) else 1.0 for j in UNITREE_G1.joints]
+    return tuple(share * scale for share, scale in zip(shares, quarter_effort_scale(UNITREE_G1), strict=True))
 
 
 def _policy_io(config: G1BalanceConfig) -> PolicyIO:
@@ -140,7 +153,7 @@ def _policy_io(config: G1BalanceConfig) -> PolicyIO:
         ),
         action=ActionSpec(
             "position_relative",
-            quarter_effort_scale(UNITREE_G1),
+            action_scale(),
             tuple(j.default_pos_rad for j in UNITREE_G1.joints),
             low,
             high,
