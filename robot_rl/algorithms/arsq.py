@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.adam import Adam, polyak
 from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
@@ -210,13 +210,10 @@ class SequentialActor(nn.Module):
     def __init__(self, advantage: MLPStack, action_dim: int, config: ARSQConfig) -> None:
         super().__init__()
         self.action_dim, self.config = action_dim, config
-        layers = advantage.layers(advantage.flat.detach().clone())
-        self.weights = nn.ParameterList(nn.Parameter(layer.weight, requires_grad=False) for layer in layers)
-        self.biases = nn.ParameterList(nn.Parameter(layer.bias, requires_grad=False) for layer in layers)
+        self.advantage = deepcopy(advantage).requires_grad_(False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        layers = [Layer(weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True)]
-        return choose_in_sequence(layers, obs, self.action_dim, self.config, _highest)
+        return choose_in_sequence(self.advantage.layers, obs, self.action_dim, self.config, _highest)
 
 
 class ARSQ:
@@ -255,7 +252,9 @@ class ARSQ:
         self.advantage, self.value = advantage.to(device), value.to(device)
         self.value_target = deepcopy(self.value).requires_grad_(False)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.advantage_optimizer, self.value_optimizer = Adam(self.advantage.flat), Adam(self.value.flat)
+        self.advantage_optimizer, self.value_optimizer = (
+            Adam(stack.parameters()) for stack in (self.advantage, self.value)
+        )
         self._lr = torch.zeros((), device=device)
         if config.compile:
             self._update = compiled(self._update, self.device)
@@ -263,9 +262,8 @@ class ARSQ:
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
         """obs (n, obs_dim) -> action (n, action_dim) in (-1, 1), a bin's centre in every dimension."""
-        layers = self.advantage.layers(self.advantage.flat)
         choose = _highest if deterministic else self._sample
-        return choose_in_sequence(layers, self.normalizer(obs), self.action_dim, self.config, choose)
+        return choose_in_sequence(self.advantage.layers, self.normalizer(obs), self.action_dim, self.config, choose)
 
     def observe(self, obs: Tensor) -> None:
         """Take the observations (n, obs_dim) of a collection step into the normaliser."""
@@ -298,9 +296,9 @@ class ARSQ:
         gradients, metrics = torch.func.grad(self._loss, argnums=(0, 1), has_aux=True)(
             out, value, choices.expand(2, -1, -1), target, batch.demonstration, batch.weight
         )
-        self.advantage_optimizer.step(self.advantage.flat, self.advantage.gradient(tape, gradients[0]), self._lr)
-        self.value_optimizer.step(self.value.flat, self.value.gradient(value_tape, gradients[1]), self._lr)
-        self.value_target.flat.lerp_(self.value.flat, config.tau)
+        self.advantage_optimizer.step(self.advantage.gradient(tape, gradients[0]), self._lr)
+        self.value_optimizer.step(self.value.gradient(value_tape, gradients[1]), self._lr)
+        polyak(self.value_target, self.value, config.tau)
         return *metrics, value.mean(), target.mean()
 
     def _loss(
@@ -368,8 +366,7 @@ def _highest(advantage: Tensor) -> Tensor:
 @torch.no_grad()
 def _init_orthogonal(stack: MLPStack) -> None:
     """Orthogonal weights of gain √2, 0.01 in the last layer, and zero biases: all bins start about equal."""
-    layers = stack.layers(stack.flat)
-    for layer in layers:
+    for layer in stack.layers:
         layer.bias.zero_()
         for member in layer.weight:
-            nn.init.orthogonal_(member, gain=0.01 if layer is layers[-1] else 2**0.5)
+            nn.init.orthogonal_(member, gain=0.01 if layer is stack.layers[-1] else 2**0.5)

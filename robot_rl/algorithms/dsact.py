@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.adam import Adam, polyak
 from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.sac import (
     DTYPES,
@@ -260,9 +260,9 @@ class DSACT:
         self.policy_metrics = torch.zeros(3, device=device)
         """Actor loss, temperature loss and entropy of the last update that moved the policy."""
 
-        self.actor_optimizer = Adam(self.policy.body.flat)
-        self.critic_optimizer = Adam(self.critic.flat)
-        self.alpha_optimizer = Adam(self.log_alpha)
+        self.actor_optimizer = Adam(self.policy.parameters())
+        self.critic_optimizer = Adam(self.critic.parameters())
+        self.alpha_optimizer = Adam([self.log_alpha])
         self._lr, self._alpha_lr = torch.zeros((), device=device), torch.zeros((), device=device)
         if config.compile:
             self._update = compiled(self._update, self.device)
@@ -314,10 +314,10 @@ class DSACT:
         if policy_moves:  # before the critics' step: the paper's gradients are all taken at the same parameters
             self._update_policy(self.policy.run(own, noise[:n]), obs, alpha, batch.weight)
         gradient = self.critic.gradient(tape, torch.stack((mean_gradient, raw_gradient), dim=-1))
-        self.critic_optimizer.step(self.critic.flat, gradient, self._lr)
+        self.critic_optimizer.step(gradient, self._lr)
         if policy_moves:
-            self.policy_target.body.flat.lerp_(self.policy.body.flat, self.config.tau)
-            self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
+            polyak(self.policy_target, self.policy, self.config.tau)
+            polyak(self.critic_target, self.critic, self.config.tau)
         loss_actor, loss_alpha, entropy = self.policy_metrics.clone().unbind()
         return loss, loss_actor, loss_alpha, alpha, entropy, mean.mean(), std.mean()
 
@@ -342,8 +342,8 @@ class DSACT:
         entropy = -log_prob.mean()
         loss = actor_loss(q, log_prob, alpha, weight)
         self.policy_metrics.copy_(torch.stack((loss, alpha_loss(alpha.log(), log_prob, self.target_entropy), entropy)))
-        self.actor_optimizer.step(self.policy.body.flat, gradient, self._lr)
-        self.alpha_optimizer.step(self.log_alpha, entropy - self.target_entropy, self._alpha_lr)
+        self.actor_optimizer.step(gradient, self._lr)
+        self.alpha_optimizer.step([entropy - self.target_entropy], self._alpha_lr)
 
     def actor(self) -> nn.Module:
         """The deterministic policy for export: normalised obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""

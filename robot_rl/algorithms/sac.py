@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robot_rl.algorithms.adam import Adam
+from robot_rl.algorithms.adam import Adam, polyak
 from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
@@ -232,9 +232,9 @@ class SAC:
         self._actor_loss = torch.zeros((), device=device)
         self._lr = torch.zeros((), device=device)
 
-        self.actor_optimizer = Adam(self.policy.body.flat)
-        self.critic_optimizer = Adam(self.critic.flat)
-        self.alpha_optimizer = Adam(self.log_alpha)
+        self.actor_optimizer = Adam(self.policy.parameters())
+        self.critic_optimizer = Adam(self.critic.parameters())
+        self.alpha_optimizer = Adam([self.log_alpha])
         if config.compile:
             self._update = compiled(self._update, self.device)
 
@@ -264,25 +264,25 @@ class SAC:
         """All of an update that is not chance, with noise (2 batch, action_dim): what `compile` compiles."""
         own, obs = actor_and_critic_obs(batch.obs, self.obs_dim, self.normalizer)
         next_own, next_obs = actor_and_critic_obs(batch.next_obs, self.obs_dim, self.normalizer)
-        alpha = self.log_alpha.exp()
-        sample, following = self.policy.run(torch.cat((own, next_own)), noise).split(len(own))
+        n, alpha = len(own), self.log_alpha.exp()
+        sample, following = self.policy.run(own, noise[:n]), self.policy.run(next_own, noise[n:])
         log_prob = sample.log_prob - self.log_volume
 
         q, loss_critic, gradient = self._critic_phase(obs, next_obs, batch, alpha, following, members)
-        self.critic_optimizer.step(self.critic.flat, gradient, self._lr)
+        self.critic_optimizer.step(gradient, self._lr)
         if with_actor:
-            self.alpha_optimizer.step(self.log_alpha, -(log_prob.mean() + self.target_entropy), self._lr)
+            self.alpha_optimizer.step([-(log_prob.mean() + self.target_entropy)], self._lr)
             q_of_policy, gradient = self._actor_phase(obs, sample, alpha, batch.weight)
-            self.actor_optimizer.step(self.policy.body.flat, gradient, self._lr)
+            self.actor_optimizer.step(gradient, self._lr)
             self._actor_loss.copy_(actor_loss(q_of_policy, log_prob, alpha, batch.weight, self.config.actor_critic))
-        self.critic_target.flat.lerp_(self.critic.flat, self.config.tau)
+        polyak(self.critic_target, self.critic, self.config.tau)
 
         loss_alpha = alpha_loss(alpha.log(), log_prob, self.target_entropy)
         return loss_critic, self._actor_loss.clone(), loss_alpha, alpha, -log_prob.mean(), q.mean()
 
     def _critic_phase(
         self, obs: Tensor, next_obs: Tensor, batch: Batch, alpha: Tensor, following: Sample, members: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """q (n_critics, batch), the critics' loss and its gradient."""
         ended = batch.terminated if self.config.time_limit == "bootstrap" else batch.terminated + batch.truncated
         discount = self.config.gamma if batch.discount is None else batch.discount
@@ -313,7 +313,9 @@ class SAC:
     def _q(self, out: Tensor) -> Tensor:
         return out.squeeze(-1) if self.config.critic_head == "scalar" else expectation(out, self.atoms)
 
-    def _actor_phase(self, obs: Tensor, sample: Sample, alpha: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _actor_phase(
+        self, obs: Tensor, sample: Sample, alpha: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         """q (n_critics, batch) of the policy's sample, and the gradient of the actor."""
         out, tape = self.critic.run(obs, sample.action)
         q = self._q(out)

@@ -34,7 +34,7 @@ def unpack(parts: Mapping[str, Part], state: Mapping[str, Tensor]) -> None:
         for name, part in parts.items():
             own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
             if isinstance(part, nn.Module):
-                part.load_state_dict(own)
+                part.load_state_dict(_by_tensor(own, part))
             elif isinstance(part, torch.optim.Optimizer):
                 slots: dict[int, dict[str, Tensor]] = {}
                 for key, value in own.items():
@@ -52,3 +52,17 @@ def unpack(parts: Mapping[str, Part], state: Mapping[str, Tensor]) -> None:
         ) from error
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint does not fit these networks: {error}") from error
+
+
+def _by_tensor(state: dict[str, Tensor], part: nn.Module) -> dict[str, Tensor]:
+    """State of an earlier version, in which a network, and each of its moments, was one vector: its tensors one after
+    another, in their order of today."""
+    own = part.state_dict()
+    for vector, tensors in (("flat", "layers."), ("mean", "means."), ("square", "squares.")):
+        for name in [name for name in state if name.split(".")[-1] == vector]:
+            prefix = name.removesuffix(vector) + tensors
+            places = {key: value for key, value in own.items() if key.startswith(prefix)}
+            if places:
+                pieces = state.pop(name).reshape(-1).split([value.numel() for value in places.values()])
+                state |= {k: piece.view_as(v) for (k, v), piece in zip(places.items(), pieces, strict=True)}
+    return state

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robot_rl.algorithms.adam import polyak
 from robot_rl.algorithms.arsq import ARSQ, ARSQConfig, bc_loss, bc_violation, decode, encode, prefixes
 from robot_rl.algorithms.sac import SAC, SACConfig
 from robot_rl.env import Step, VecEnv, get_task
@@ -146,7 +147,7 @@ def _log_likelihood(
 ) -> float:
     """Mean log p(a | s) of the held-out rows, after fitting to the kept ones."""
     arsq = ARSQ(config, recorded.obs.shape[1], recorded.action.shape[1], seed)
-    optimizer = torch.optim.Adam([arsq.advantage.flat], lr=1e-3, fused=True)
+    optimizer = torch.optim.Adam(arsq.advantage.parameters(), lr=1e-3, fused=True)
     mean, deviation = recorded.obs.mean(0), recorded.obs.std(0) + 1e-4
     generator = torch.Generator().manual_seed(seed)
 
@@ -219,7 +220,7 @@ class IQL:
             self.value = MLPStack(1, obs_dim, config.hidden, 1)
             self.policy = MLPStack(1, obs_dim, config.hidden, action_dim)
         self.target = deepcopy(self.critic).requires_grad_(False)
-        parameters = [self.critic.flat, self.value.flat, self.policy.flat]
+        parameters = [p for stack in (self.critic, self.value, self.policy) for p in stack.parameters()]
         self.optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -242,7 +243,7 @@ class IQL:
         policy_loss = (weight * (self.policy(batch.obs)[0].tanh() - batch.action).square().sum(-1)).mean()
         _step(self.optimizer, value_loss + critic_loss + policy_loss)
         with torch.no_grad():
-            self.target.flat.lerp_(self.critic.flat, self.config.tau)
+            polyak(self.target, self.critic, self.config.tau)
 
 
 class SeparateQ:
@@ -263,7 +264,9 @@ class SeparateQ:
             self.value = MLPStack(2, obs_dim, config.hidden, 1, config.activation)
         self.heads_target = deepcopy(self.heads).requires_grad_(False)
         self.value_target = deepcopy(self.value).requires_grad_(False)
-        self.optimizer = torch.optim.Adam([self.heads.flat, self.value.flat], lr=config.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(
+            [*self.heads.parameters(), *self.value.parameters()], lr=config.learning_rate, fused=True
+        )
         self.generator = torch.Generator().manual_seed(seed)
 
     def q(self, heads: MLPStack, value: MLPStack, obs: Tensor, choices: Tensor) -> Tensor:
@@ -303,8 +306,8 @@ class SeparateQ:
             loss = loss + config.bc_weight * bc_loss(violation, batch.demonstration)
         _step(self.optimizer, loss)
         with torch.no_grad():
-            self.heads_target.flat.lerp_(self.heads.flat, config.tau)
-            self.value_target.flat.lerp_(self.value.flat, config.tau)
+            polyak(self.heads_target, self.heads, config.tau)
+            polyak(self.value_target, self.value, config.tau)
 
 
 def _noisy(action: Tensor, generator: torch.Generator) -> Tensor:

@@ -28,9 +28,8 @@ class CriticEnsemble(MLPStack):
         """More than one of `outputs` are the logits of a distribution (see networks/categorical.py)."""
         super().__init__(n_critics, obs_dim + action_dim, hidden, outputs, activation, layer_norm, dtype)
 
-    def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:  # type: ignore[override]
-        """Gradients flow to the action, and to the parameters unless `frozen`."""
-        return super().forward(obs, action, frozen).squeeze(-1)
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(obs, action).squeeze(-1)
 
 
 class GaussianCriticEnsemble(MLPStack):
@@ -48,11 +47,8 @@ class GaussianCriticEnsemble(MLPStack):
     ) -> None:
         super().__init__(n_critics, obs_dim + action_dim, hidden, 2, activation, layer_norm, dtype)
 
-    def forward(  # type: ignore[override]
-        self, obs: Tensor, action: Tensor, frozen: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients flow to the action, and to the parameters unless `frozen`."""
-        return gaussian(super().forward(obs, action, frozen))
+    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return gaussian(super().forward(obs, action))
 
 
 def gaussian(out: Tensor) -> tuple[Tensor, Tensor]:

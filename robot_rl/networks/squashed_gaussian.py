@@ -28,14 +28,6 @@ class Sample(NamedTuple):
     """(n, action_dim): whether log std lies within its bounds."""
     tape: Tape
 
-    def split(self, n: int) -> tuple[Sample, Sample]:
-        """Of the first n rows, and of the others."""
-        return self._rows(slice(n)), self._rows(slice(n, None))
-
-    def _rows(self, rows: slice) -> Sample:
-        action, log_prob, std_noise, inside = (part[rows] for part in self[:-1])
-        return Sample(action, log_prob, std_noise, inside, tuple(part[:, rows] for part in self.tape))
-
 
 class SquashedGaussianActor(nn.Module):
     """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]. `forward` is tanh(mean).
@@ -61,10 +53,10 @@ class SquashedGaussianActor(nn.Module):
         self.log_std_bounds = log_std_bounds
         self.body = MLPStack(1, obs_dim, hidden, 2 * action_dim, activation, layer_norm, dtype)
         if initial_std is not None:
-            last = self.body.layers(self.body.flat.detach())[-1]
-            last.weight.zero_()
-            last.bias.zero_()
-            last.bias[..., action_dim:] = math.log(initial_std)
+            last = self.body.layers[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            nn.init.constant_(last.bias[..., action_dim:], math.log(initial_std))
 
     def forward(self, obs: Tensor) -> Tensor:
         return torch.tanh(self.body(obs)[0, :, : self.action_dim])
@@ -86,8 +78,8 @@ class SquashedGaussianActor(nn.Module):
         std_noise = clamped.exp() * noise * (clamped == log_std)
         return Sample(action, log_prob, std_noise, clamped == log_std, tape)
 
-    def gradient(self, sample: Sample, action_gradient: Tensor, log_prob_gradient: Tensor) -> Tensor:
-        """Of the parameters, laid out as `body.flat`, from those of the action (n, action_dim) and of log π (n,).
+    def gradient(self, sample: Sample, action_gradient: Tensor, log_prob_gradient: Tensor) -> list[Tensor]:
+        """Of the parameters, in their order, from those of the action (n, action_dim) and of log π (n,).
 
         With u = mean + std noise: d action / du = 1 - action², d log π / du = 2 action, d log π / d log std = -1.
         """

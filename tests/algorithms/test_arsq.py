@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from robot_rl.algorithms.arsq import (
     ARSQ,
@@ -40,13 +41,19 @@ def make_batch(seed: int = 0, n: int = BATCH, demonstration: torch.Tensor | None
     return Batch(normal(n, OBS), action, normal(n), ended, torch.zeros(n), normal(n, OBS), demonstration=demonstration)
 
 
+def vector(module: torch.nn.Module) -> torch.Tensor:
+    """A copy of all parameters."""
+    return parameters_to_vector(module.parameters()).detach()
+
+
 def spread(arsq: ARSQ, seed: int = 0) -> ARSQ:
     """Weights of order one, so that advantages differ by many temperatures."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for stack in (arsq.advantage, arsq.value):
-            stack.flat.copy_(0.5 * torch.randn(stack.flat.shape, generator=g))
-        arsq.value_target.flat.copy_(arsq.value.flat)
+            for parameter in stack.parameters():
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=g))
+        arsq.value_target.load_state_dict(arsq.value.state_dict())
     return arsq
 
 
@@ -219,7 +226,9 @@ def test_the_step_is_adam_s_along_the_gradient_of_the_losses(conditioning, bc_lo
     """Autograd through `evaluate`, which knows no other way to the parameters, and torch's own Adam."""
     config = ARSQConfig(levels=2, bins=3, alpha=0.2, conditioning=conditioning, bc_loss=bc_loss, **SMALL)
     arsq, other = (spread(ARSQ(config, OBS, ACT)) for _ in range(2))
-    optimizer = torch.optim.Adam([other.advantage.flat, other.value.flat], lr=0.5 * config.learning_rate)
+    optimizer = torch.optim.Adam(
+        [*other.advantage.parameters(), *other.value.parameters()], lr=0.5 * config.learning_rate
+    )
     demonstration, weight = (torch.arange(BATCH) % 2).float(), torch.rand(BATCH)
     for i in range(3):
         batch = dataclasses.replace(make_batch(i, demonstration=demonstration), weight=weight)
@@ -232,10 +241,11 @@ def test_the_step_is_adam_s_along_the_gradient_of_the_losses(conditioning, bc_lo
         optimizer.zero_grad()
         (rl_loss(value + taken.sum(-1), target, weight) + cloning).backward()
         optimizer.step()
-        other.value_target.flat.lerp_(other.value.flat.detach(), config.tau)
+        for behind, ahead in zip(other.value_target.parameters(), other.value.parameters(), strict=True):
+            behind.lerp_(ahead.detach(), config.tau)
         arsq.update(batch, lr_scale=0.5)
     for mine, theirs in ((arsq.advantage, other.advantage), (arsq.value, other.value)):
-        torch.testing.assert_close(mine.flat, theirs.flat, atol=2e-6, rtol=0)
+        torch.testing.assert_close(vector(mine), vector(theirs), atol=2e-6, rtol=0)
 
 
 @pytest.mark.slow
@@ -249,8 +259,8 @@ def test_compiled_updates_equal_plain_ones():
         one, two = plain.update(batch, 1 - i / 6), compiled.update(batch, 1 - i / 6)
         for name in plain.metrics:
             assert one[name].item() == pytest.approx(two[name].item(), rel=1e-4, abs=1e-5), name
-    assert (plain.advantage.flat - compiled.advantage.flat).abs().mean() < 0.02 * 6 * config.learning_rate
-    assert (plain.value.flat - compiled.value.flat).abs().mean() < 0.02 * 6 * config.learning_rate
+    assert (vector(plain.advantage) - vector(compiled.advantage)).abs().mean() < 0.02 * 6 * config.learning_rate
+    assert (vector(plain.value) - vector(compiled.value)).abs().mean() < 0.02 * 6 * config.learning_rate
 
 
 def test_without_demonstrations_the_cloning_loss_is_zero():
@@ -330,10 +340,10 @@ def test_state_restores_the_future_exactly(normalize):
 
 def test_targets_follow_and_lr_scale_shrinks_the_step():
     arsq = ARSQ(ARSQConfig(tau=0.25, learning_rate=1e-2, **SMALL), OBS, ACT)
-    value, target = arsq.value.flat.detach().clone(), arsq.value_target.flat.clone()
+    value, target = vector(arsq.value), vector(arsq.value_target)
     arsq.update(make_batch(), lr_scale=0.1)
-    assert (arsq.value.flat - value).abs().max().item() == pytest.approx(1e-3, rel=1e-3)
-    torch.testing.assert_close(arsq.value_target.flat, 0.75 * target + 0.25 * arsq.value.flat)
+    assert (vector(arsq.value) - value).abs().max().item() == pytest.approx(1e-3, rel=1e-3)
+    torch.testing.assert_close(vector(arsq.value_target), 0.75 * target + 0.25 * vector(arsq.value))
 
 
 def test_a_time_limit_bootstraps_and_an_n_step_discount_is_used():
@@ -364,7 +374,7 @@ def test_bad_hyperparameters_are_named(bad):
 
 def test_hidden_layers_start_orthogonal_and_all_bins_nearly_equal():
     arsq = ARSQ(ARSQConfig(hidden=(32, 32)), OBS, ACT)
-    weight = arsq.advantage.layers(arsq.advantage.flat.detach())[1].weight[0]
+    weight = arsq.advantage.layers[1].weight[0]
     torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(32))
     u = nn.Sequential(*arsq.advantage.sequential(0))(torch.randn(100, OBS + ACT))
     assert u.abs().max() < 0.2

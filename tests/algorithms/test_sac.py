@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from robot_rl.algorithms.algorithm import get_algorithm
 from robot_rl.algorithms.sac import (
@@ -76,7 +77,8 @@ def test_updates_equal_stable_baselines3_on_the_same_weights_batches_and_noise(m
         module.double()
     for optimizer in optimizers:
         optimizer.steps = optimizer.steps.float()  # as torch's kernel asks
-    ours.log_alpha, ours._lr = ours.log_alpha.double(), ours._lr.double()
+    ours._lr = ours._lr.double()
+    ours.log_alpha.data = ours.log_alpha.double()  # the optimiser knows this tensor
     copy_weights(theirs, ours)
 
     updates = 4
@@ -117,6 +119,11 @@ def test_updates_equal_stable_baselines3_on_the_same_weights_batches_and_noise(m
     torch.testing.assert_close(ours.log_alpha.float(), theirs.log_ent_coef.detach()[0].float(), rtol=0, atol=1e-6)
 
 
+def vector(module: torch.nn.Module) -> torch.Tensor:
+    """A copy of all parameters."""
+    return parameters_to_vector(module.parameters()).detach()
+
+
 def copy_weights(theirs, ours: SAC) -> None:
     def fill(layers, index: int, linears) -> None:
         for layer, linear in zip(layers, linears, strict=True):
@@ -129,10 +136,10 @@ def copy_weights(theirs, ours: SAC) -> None:
     with torch.no_grad():
         heads.weight.copy_(torch.cat([mean.weight, log_std.weight]))
         heads.bias.copy_(torch.cat([mean.bias, log_std.bias]))
-        fill(ours.policy.body.layers(ours.policy.body.flat), 0, [*linear, heads])
+        fill(ours.policy.body.layers, 0, [*linear, heads])
         for mine, other in ((ours.critic, theirs.critic), (ours.critic_target, theirs.critic_target)):
             for j, q in enumerate(other.q_networks):
-                fill(mine.layers(mine.flat), j, q[::2])
+                fill(mine.layers, j, q[::2])
 
 
 def test_losses_by_hand():
@@ -225,9 +232,9 @@ def test_gradients_equal_autograd_of_the_losses(weighted, of):
 
 def test_targets_move_by_tau():
     sac = SAC(SACConfig(tau=0.25), OBS, ACT)
-    before = sac.critic_target.flat.clone()
+    before = vector(sac.critic_target)
     sac.update(make_batch())
-    torch.testing.assert_close(sac.critic_target.flat, 0.75 * before + 0.25 * sac.critic.flat)
+    torch.testing.assert_close(vector(sac.critic_target), 0.75 * before + 0.25 * vector(sac.critic))
 
 
 @pytest.mark.parametrize(("time_limit", "value"), [("bootstrap", 1 / (1 - 0.9)), ("terminal", 1 + 0.9 + 0.81)])
@@ -242,9 +249,9 @@ def test_time_limit_on_a_three_step_episode(time_limit, value):
         sac.log_alpha.fill_(
             -20.0
         )  # no entropy bonus to speak of, and Adam needs more steps than these to bring it back
-    obs = torch.eye(3)
+    obs, generator = torch.eye(3), torch.Generator().manual_seed(0)
     for _ in range(900):
-        action = torch.rand(3, 1) * 2 - 1
+        action = torch.rand(3, 1, generator=generator) * 2 - 1
         sac.update(Batch(obs, action, torch.ones(3), torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]), obs.roll(-1, 0)))
     assert sac.critic(obs[:1], torch.zeros(1, 1)).mean().item() == pytest.approx(value, rel=0.03)
 
@@ -338,7 +345,7 @@ def test_the_minimum_is_over_a_fresh_subset_of_the_target_critics():
     torch.testing.assert_close(share, torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]), atol=0.08, rtol=0)
 
     # Biases that make target critic j worth j everywhere: the loss tells which of them counted.
-    last = sac.critic_target.layers(sac.critic_target.flat)[-1]
+    last = sac.critic_target.layers[-1]
     last.weight.zero_()
     last.bias.copy_(torch.arange(5.0).view(5, 1, 1))
     batch = dataclasses.replace(make_batch(), terminated=torch.zeros(BATCH))
@@ -393,10 +400,10 @@ def test_delayed_policy_moves_at_every_third_update():
     sac = SAC(SACConfig(policy_delay=3, actor_hidden=(8,), critic_hidden=(8,)), OBS, ACT)
     moved = []
     for i in range(7):
-        actor, alpha, critic = (x.clone() for x in (sac.policy.body.flat, sac.log_alpha, sac.critic.flat))
+        actor, alpha, critic = vector(sac.policy), sac.log_alpha.clone(), vector(sac.critic)
         sac.update(make_batch(seed=i))
-        assert not torch.equal(critic, sac.critic.flat)
-        moved.append(not torch.equal(actor, sac.policy.body.flat))
+        assert not torch.equal(critic, vector(sac.critic))
+        moved.append(not torch.equal(actor, vector(sac.policy)))
         assert moved[-1] == (not torch.equal(alpha, sac.log_alpha))
     assert moved == [False, False, True, False, False, True, False]
 
@@ -433,7 +440,7 @@ def test_compiled_updates_equal_plain_ones(precision):
         for name in one:
             torch.testing.assert_close(one[name], two[name], rtol=rounding, atol=rounding)
     # Adam's steps are of one size whatever the gradient's, so rounding shows where gradients are near zero.
-    difference = (plain.critic.flat - compiled.critic.flat).abs().mean()
+    difference = (vector(plain.critic) - vector(compiled.critic)).abs().mean()
     assert difference < 0.02 * 6 * config.learning_rate
 
 
@@ -447,7 +454,7 @@ def test_bfloat16_gradients_are_those_of_float32_to_the_precision_of_bfloat16(la
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=0.02, atol=0.01)
     for part in ("actor_optimizer", "critic_optimizer"):
-        a, b = getattr(exact, part).mean, getattr(rounded, part).mean
+        a, b = (vector(getattr(sac, part).means) for sac in (exact, rounded))
         assert b.dtype == torch.float32
         assert 0 < (a - b).norm() / a.norm() < 0.02  # bfloat16 has 8 bits: 2^-8 = 0.004 per operation
 
@@ -456,3 +463,28 @@ def test_bfloat16_training_acts_in_float32():
     sac = SAC(SACConfig(precision="bfloat16", actor_hidden=(64,), critic_hidden=(64,)), OBS, ACT)
     obs = make_batch().obs
     torch.testing.assert_close(sac.act(obs, deterministic=True), sac.actor()(obs), atol=1e-6, rtol=0)
+
+
+def test_state_of_an_earlier_version_is_read():
+    """There a network was one vector `flat`, and so were its moments, tensor after tensor."""
+    config = SACConfig(actor_hidden=(8,), critic_hidden=(8,), actor_layer_norm=True, normalize_obs=True)
+    sac, other = SAC(config, OBS, ACT, seed=1), SAC(config, OBS, ACT, seed=2)
+    sac.update(make_batch())
+    state = sac.state_dict()
+    old = {name: value for name, value in state.items() if not {"layers", "means", "squares"} & set(name.split("."))}
+    for name, part in (
+        ("actor.body.flat", sac.policy),
+        ("critic.flat", sac.critic),
+        ("critic_target.flat", sac.critic_target),
+    ):
+        old[name] = vector(part)
+    for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer"):
+        old[f"{name}.mean"] = vector(getattr(sac, name).means)
+        old[f"{name}.square"] = vector(getattr(sac, name).squares)
+    old["alpha_optimizer.mean"], old["alpha_optimizer.square"] = (
+        old[f"alpha_optimizer.{n}"].view(()) for n in ("mean", "square")
+    )
+    other.load_state_dict(old)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
+    with pytest.raises(CheckpointError, match="does not fit"):
+        SAC(replace(config, actor_hidden=(9,)), OBS, ACT).load_state_dict(old)

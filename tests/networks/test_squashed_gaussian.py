@@ -51,7 +51,7 @@ def test_actor_forward_is_tanh_of_the_mean_and_samples_are_reproducible():
 def test_log_std_is_clamped(bias, limit):
     actor = SquashedGaussianActor(1, 1, ())
     with torch.no_grad():
-        (layer,) = actor.body.layers(actor.body.flat)
+        (layer,) = actor.body.layers
         layer.weight.zero_()
         layer.bias.copy_(torch.tensor([0.0, bias]))
     obs, generator = torch.zeros(1, 1), torch.Generator().manual_seed(0)
@@ -72,6 +72,7 @@ def test_gradient_by_hand_equals_autograd(bounds):
     action, log_prob = squash(mean, log_std.clamp(*bounds), noise)
     torch.testing.assert_close((sample.action, sample.log_prob), (action, log_prob))
     ((action * action_gradient).sum() + (log_prob * log_prob_gradient).sum()).backward()
-    torch.testing.assert_close(actor.gradient(sample, action_gradient, log_prob_gradient), actor.body.flat.grad)
+    expected = [parameter.grad for parameter in actor.parameters()]
+    torch.testing.assert_close(actor.gradient(sample, action_gradient, log_prob_gradient), expected)
     if bounds[0] > -1:
         assert 0.1 < sample.inside.double().mean() < 0.9  # both sides of the clamp are met
