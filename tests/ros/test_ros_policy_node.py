@@ -239,7 +239,7 @@ def test_a_rival_on_the_command_topic_is_reported_and_not_obeyed(standing) -> No
         station.spin(0.02)
     station.operator.wait_for(lambda s: "2 publishers on ~/joint_command" in s["problem"], 5.0, "a rival")
     status, watchdog = station.emulator_until(lambda s: True), station.operator.watchdog
-    assert status["damping"] is False, (status, watchdog)
+    assert status["damping"] is False, (station.operator.status, status, watchdog)
     assert (watchdog["refused_senders"], watchdog["passing"]) == ("1", "True")
     assert int(watchdog["refused_commands"]) > 10
     assert station.operator.wait_for_mode("stand") == "stand"

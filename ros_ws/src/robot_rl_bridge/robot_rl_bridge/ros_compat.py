@@ -60,6 +60,9 @@ def _qos(
 SENSOR_QOS = _qos(ReliabilityPolicy.BEST_EFFORT, 1)
 """States: a lost one is replaced by the next, never sent again late."""
 COMMAND_QOS = _qos(ReliabilityPolicy.RELIABLE, 1)
+CONTESTED_QOS = _qos(ReliabilityPolicy.RELIABLE, 16)
+"""Commands, where a second sender must be told from the first: all senders share a queue, and in one of depth 1 the
+commands of a rival push out those of the sender in command before anybody has read them."""
 STATUS_QOS = _qos(ReliabilityPolicy.RELIABLE, 10)
 LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 """The last value is there for whoever comes later."""

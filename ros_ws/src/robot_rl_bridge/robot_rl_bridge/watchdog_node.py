@@ -84,7 +84,7 @@ class WatchdogNode(Node):
         self._status = self.create_publisher(DiagnosticArray, STATUS_TOPIC, ros_compat.STATUS_QOS)
         self._read = Deserializer(Float64MultiArray)
         on_command = ros_compat.with_info(self._on_command)
-        ros_compat.subscribe_bytes(self, Float64MultiArray, INPUT_TOPIC, on_command, ros_compat.COMMAND_QOS)
+        ros_compat.subscribe_bytes(self, Float64MultiArray, INPUT_TOPIC, on_command, ros_compat.CONTESTED_QOS)
         ros_compat.hear_all(self, Bool, ESTOP_TOPIC, self._on_estop)
         self.create_service(Trigger, "~/estop", self._on_estop_service)
         self.create_service(Trigger, "~/reset", self._on_reset_service)
