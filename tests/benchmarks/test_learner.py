@@ -7,7 +7,8 @@ import pytest
 
 from robot_rl.benchmarks import learner
 from robot_rl.benchmarks.peers import peer_process, peers_python
-from robot_rl.errors import RobotRLError
+from robot_rl.commands import bench
+from robot_rl.errors import ConfigError, RobotRLError
 
 WORKER = """import sys
 print("ready", flush=True)
@@ -16,19 +17,18 @@ for line in sys.stdin:
 """
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+SMALL = learner.Amounts(
+    batch=16, hidden=(8,), threads=(1,), rounds=1, updates=2, compile=False, env="Pendulum-v1", env_steps=80,
+    env_warmup=40, env_window=10,
+)  # fmt: skip
+
+
+def test_rows_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("stable_baselines3")
-    for name, value in {"SIZES": {"Tiny-v0": (3, 2)}, "ROUNDS": 1, "UPDATES": 2, "THREADS": (1,), "ROWS": 300,
-                        "HIDDEN": (8,), "END_TO_END_ENV": "Pendulum-v1", "END_TO_END_STEPS": 80, "WARMUP": 40,
-                        "WINDOW": 10,
-                        "COMPILE": False}.items():  # fmt: skip
-        monkeypatch.setattr(learner, name, value)
-
-
-def test_rows_and_ratios(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner, "peers_python", lambda: None)
-    rows = {row.name: row for row in learner.benchmark().rows}
+    monkeypatch.setattr(learner, "ROWS", 300)
+    monkeypatch.setitem(learner.SIZES, "Tiny-v0", (3, 2))
+    rows = {row.name: row for row in learner.benchmark(("Tiny-v0",), SMALL).rows}
     assert "learner/sac/Tiny-v0/sbx" not in rows
     for algo in ("sac", "dsact"):
         row = rows[f"learner/{algo}/Tiny-v0/sb3"]
@@ -37,6 +37,13 @@ def test_rows_and_ratios(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.ratio == pytest.approx(row.value / peer)
     end_to_end = rows["learner/end-to-end/Pendulum-v1/sb3"]
     assert end_to_end.ratio == pytest.approx(end_to_end.value / rows["learner/end-to-end/Pendulum-v1/sb3/rate"].value)
+
+
+def test_flags_are_parsed_and_unknown_sizes_named() -> None:
+    with pytest.raises(ConfigError, match="unknown size Ant-v5; valid: HalfCheetah-v5, Humanoid-v5"):
+        bench.run(
+            bench.BenchArgs("learner", ("--sizes", "Ant-v5", "--rounds", "1", "--no-compile", "--env-steps", "0"))
+        )
 
 
 def test_a_peer_in_another_interpreter_is_asked_and_ended(tmp_path: Path) -> None:
