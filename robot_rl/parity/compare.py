@@ -69,7 +69,8 @@ def compare(
         # A unit makes other mistakes superfluous; one that needs more of them makes a wrong model fit.
         simpler = [other for other in others if len(other.causes) - 1 <= len(found.causes)]
         if len(scales := [cause.value for cause in found.causes if cause.kind == "scale"]) > 1:
-            simpler.append(_explained(signal, pair, lag * period_s, float(np.median(scales)), tolerance, doubt))
+            whole = _explained(signal, pair, lag * period_s, float(np.median(scales)), tolerance, doubt)
+            simpler += [whole] if len(whole.causes) < len(found.causes) else []
         found = min([found, *simpler], key=lambda explanation: explanation.cost)
     return Comparison(
         causes=(*late, *found.causes),
@@ -167,13 +168,13 @@ def _explain(
         change, wider = _wider(total, source)
     channels = np.union1d(channels, np.flatnonzero(source != np.arange(n)))
     causes = []
-    for cycle in cycles(wider if change < doubt else source):
+    unclear = change < doubt
+    for cycle in cycles(wider if unclear else source):
         taken = tuple(source[cycle].tolist())
-        clear = (source[cycle] == wider[cycle]).all() or change >= doubt
         causes.append(
-            Cause("permutation", signal, tuple(cycle), sources=taken)
-            if clear
-            else Cause("unclear", signal, tuple(cycle))
+            Cause("unclear", signal, tuple(cycle))
+            if unclear and (source[cycle] != wider[cycle]).any()
+            else Cause("permutation", signal, tuple(cycle), sources=taken)
         )
     for i, j in zip(channels.tolist(), source[channels].tolist(), strict=True):
         best = int(chosen[j, i])
