@@ -67,11 +67,19 @@ class TipKinematics(nn.Module):
         weights = torch.stack((torch.ones_like(angle), angle.sin(), angle.cos()), 2).unbind(0)  # (n_tips, 3, n) each
         abc, origin = self.abc.unbind(0), self.origin.unbind(0)
         # From the tip inwards: rotating and shifting a point costs less than composing rotations.
-        point = torch.baddbmm(origin[-1], self.abc_tip, weights[-1])  # (n_tips, 3, n)
+        point = _affine(origin[-1], self.abc_tip, weights[-1])  # (n_tips, 3, n)
         for link in range(self.n_links - 2, -1, -1):
             weighted = (weights[link].unsqueeze(2) * point.unsqueeze(1)).flatten(1, 2)  # p, sin q p, cos q p
-            point = torch.baddbmm(origin[link], abc[link], weighted)
+            point = _affine(origin[link], abc[link], weighted)
         return point.permute(2, 0, 1).float()
+
+
+def _affine(offset: Tensor, matrix: Tensor, x: Tensor) -> Tensor:
+    """offset (b, m, 1) + matrix (b, m, k) @ x (b, k, n)."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        # Fused with what is around it, where calls of a library for so few numbers would take longer than all else.
+        return offset + (matrix.unsqueeze(-1) * x.unsqueeze(1)).sum(2)
+    return torch.baddbmm(offset, matrix, x)
 
 
 def _cross_matrix(axis: Tensor) -> Tensor:

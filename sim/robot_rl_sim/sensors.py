@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from robot_rl.contract import RobotState
 from robot_rl.errors import ConfigError
+from robot_rl.networks.rotation import bilinear
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.draws import Draws, gaussian
@@ -212,9 +213,5 @@ def _bias(config: SensorConfig, drawn: Tensor) -> Tensor:
 
 
 def _turned(quat: Tensor, rotation: Tensor, form: Tensor) -> Tensor:
-    """A body's orientation (n, 4), off by a small rotation (n, 3) rad about its own axes.
-
-    The product with (1, rotation / 2), written as a bilinear form (_TURN): a few operations instead of a dozen.
-    """
-    products = quat.unsqueeze(-1) * rotation.unsqueeze(-2)
-    return normalize(quat + products.flatten(1) @ form, dim=-1)
+    """A body's orientation (n, 4), off by a small rotation (n, 3) rad about its own axes: times (1, rotation / 2)."""
+    return normalize(quat + bilinear(quat, rotation, form), dim=-1)
