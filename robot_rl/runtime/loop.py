@@ -26,7 +26,7 @@ DAMP_OUT_S = 1.0
 READY_S = 0.0005
 """How long before a deadline the rehearsal is over: the state is on its way by then, and those that carry it need a
 core."""
-REHEARSAL_SHARE = 1 / 4
+REHEARSAL_SHARE = 1 / 3
 """Of a period: the most that rehearsing and being ready may take. What would take more is left out."""
 REHEARSAL_FADE = 0.95
 """A rehearsal is given the time of the longest one so far, which is forgotten at this rate per tick."""

@@ -32,6 +32,8 @@ LOOP_S = 0.01
 DEADMAN_S = 0.2
 DAMP_S = LEAP_HAND.safety.state_damp_s
 HOLD_S = LEAP_HAND.safety.state_hold_s
+RIVAL_KD = 0.07
+"""N m s/rad. Of no sender but the rival."""
 # From a tick of the policy node to the emulator's next period, DDS included, on a busy machine.
 TRANSPORT_S = 0.03
 
@@ -52,6 +54,8 @@ class Station:
         self.emulator: dict = {}
         self.commands: list[tuple[float, bool]] = []
         """(time sent, whether it damps) of each joint command."""
+        self.kd: list[np.ndarray] = []
+        """(n_joints,) N m s/rad, of each of them."""
         self._order = converters.JointOrder(LEAP_HAND.joint_names, extra_allowed=True)
         self.node.create_subscription(String, "/emulator/status", self._on_emulator, ros_compat.STATUS_QOS)
 
@@ -66,6 +70,7 @@ class Station:
     def _on_command(self, message: Float64MultiArray) -> None:
         command = converters.decode_joint_command(message, self._order)
         self.commands.append((command.sent_s, not command.values[2:4].any()))
+        self.kd.append(command.values[4])
 
     def spin(self, seconds: float) -> None:
         ros_compat.spin_until(self.executor, time.monotonic() + seconds)
@@ -231,18 +236,23 @@ def test_a_killed_policy_node_is_damped_for_by_the_watchdog(running) -> None:
 
 def test_a_rival_on_the_command_topic_is_reported_and_not_obeyed(standing) -> None:
     station, _, _ = standing
+    station.listen()
     rival = RosRobot(station.node, LEAP_HAND, "/policy/joint_command")
     rival.open()
     for _ in range(50):
         now = time.monotonic()
-        rival.write(damping_command(np.full(16, 0.1), now, 0.1))
+        rival.write(damping_command(np.full(16, RIVAL_KD), now, 0.1))
         station.spin(0.02)
     station.operator.wait_for(lambda s: "2 publishers on ~/joint_command" in s["problem"], 5.0, "a rival")
-    status, watchdog = station.emulator_until(lambda s: True), station.operator.watchdog
-    assert status["damping"] is False, (station.operator.status, status, watchdog)
-    assert (watchdog["refused_senders"], watchdog["passing"]) == ("1", "True")
+    watchdog = station.operator.watchdog
+    assert watchdog["refused_senders"] == "1"
     assert int(watchdog["refused_commands"]) > 10
-    assert station.operator.wait_for_mode("stand") == "stand"
+    # Whatever a busy machine did to the one that is obeyed: nothing of the rival's has reached the robot, and it does
+    # not keep the other from standing.
+    assert len(station.commands) > 10
+    assert not any((kd == RIVAL_KD).all() for kd in station.kd)
+    station.operator.bring_to("stand")
+    station.emulator_until(lambda s: not s["damping"])
 
 
 def test_an_emergency_stop_needs_a_reset(standing) -> None:
@@ -253,7 +263,7 @@ def test_an_emergency_stop_needs_a_reset(standing) -> None:
     station.emulator_until(lambda s: s["damping"])
     with pytest.raises(OperatorError, match="stand refused"):
         operator.request("stand")
-    operator.request("reset")
+    operator.insist("reset", "not green")
     operator.wait_for_mode("idle")
 
 

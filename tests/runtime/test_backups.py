@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_controller import PERIOD_S, Rig, answering, freeze, tiny
+from controller_rig import PERIOD_S, Rig, answering, freeze, tiny
 
 from robot_rl.bundle.load import load_bundle
 from robot_rl.errors import BundleError, ConfigError, ContractError

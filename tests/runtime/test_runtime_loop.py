@@ -156,12 +156,12 @@ def test_a_rehearsal_that_takes_too_long_is_left_out_until_that_is_forgotten(
 
     def rehearse() -> None:
         times.append(rig.clock.now() - 100.0)
-        rig.clock.advance(0.3 * PERIOD_S)
+        rig.clock.advance(0.4 * PERIOD_S)
 
     monkeypatch.setattr(rig.controller, "rehearse", rehearse)
     report = rig.run(duration_s=1.0)
     room = REHEARSAL_SHARE - READY_S / PERIOD_S
-    periods = math.ceil(math.log(room / 0.3) / math.log(REHEARSAL_FADE))
+    periods = math.ceil(math.log(room / 0.4) / math.log(REHEARSAL_FADE))
     assert len(times) == pytest.approx(1.0 / PERIOD_S / periods, abs=1)
     assert report.overruns == 0
 
