@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_rl.algorithms.adam import Adam, polyak
-from robot_rl.algorithms.compiling import compiled
+from robot_rl.algorithms.kernel import compiled_update
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.mlp import ACTIVATIONS, Activation, Layer, MLPStack
@@ -257,7 +257,7 @@ class ARSQ:
         )
         self._lr = torch.zeros((), device=device)
         if config.compile:
-            self._update = compiled(self._update, self.device)
+            self._update = compiled_update(self._update, self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robot_rl.algorithms.adam import Adam, polyak
-from robot_rl.algorithms.compiling import compiled
+from robot_rl.algorithms.kernel import compiled_update
 from robot_rl.algorithms.sac import (
     DTYPES,
     EntropyUnits,
@@ -265,7 +265,7 @@ class DSACT:
         self.alpha_optimizer = Adam([self.log_alpha])
         self._lr, self._alpha_lr = torch.zeros((), device=device), torch.zeros((), device=device)
         if config.compile:
-            self._update = compiled(self._update, self.device)
+            self._update = compiled_update(self._update, self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:

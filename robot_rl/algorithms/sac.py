@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from robot_rl.algorithms.adam import Adam, polyak
-from robot_rl.algorithms.compiling import compiled
+from robot_rl.algorithms.kernel import compiled_update
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.categorical import (
@@ -236,7 +236,7 @@ class SAC:
         self.critic_optimizer = Adam(self.critic.parameters())
         self.alpha_optimizer = Adam([self.log_alpha])
         if config.compile:
-            self._update = compiled(self._update, self.device)
+            self._update = compiled_update(self._update, self.device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robot_rl.algorithms.compiling import compiled
+from robot_rl.algorithms.kernel import Kernel
 from robot_rl.contract import EpisodeSpec, RobotState
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
@@ -24,7 +25,6 @@ from robot_rl_sim.chance import Chance
 from robot_rl_sim.disturbances import PUSH_DRAWS, ActionLatency, PushConfig, Pushes, TorqueNoise
 from robot_rl_sim.divergence import Divergence, Origin, record, write
 from robot_rl_sim.draws import Draws
-from robot_rl_sim.kernel import Kernel
 from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.randomizer import Randomizer

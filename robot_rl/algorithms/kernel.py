@@ -1,18 +1,23 @@
-"""Kernel: a function of tensors that stay where they are, compiled ahead of time to one call into C++."""
+"""Kernel: a function of tensors that stay where they are, compiled, and called without looking for them again."""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch._inductor import aoti_compile_and_package, aoti_load_package
+from torch._inductor import config as inductor_config
+from torch._inductor.compile_fx import compile_fx
 
-from robot_rl.algorithms.compiling import require_compiler
+from robot_rl.algorithms.compiling import compiled, require_compiler
 from robot_rl.errors import EnvError
+from robot_rl.replay.ring_buffer import Batch
 
 Outputs = dict[str, Tensor]
 
@@ -25,10 +30,12 @@ class Kernel:
     where physics has driven Python out of the caches: more than what is computed here. A kernel looks for them once.
     """
 
-    def __init__(self, function: Callable[..., Outputs]) -> None:
-        """Raises ConfigError without the C++ compiler that this takes."""
+    def __init__(self, function: Callable[..., Outputs], ahead_of_time: bool = True) -> None:
+        """Raises ConfigError without the C++ compiler that this takes. Not `ahead_of_time`, what is compiled is kept on
+        disk, a call costs 50 µs more, and arguments must have the strides of the first call."""
         require_compiler()
         self._traced = torch.compile(function, backend=self._compile, fullgraph=True, dynamic=False)
+        self._ahead_of_time = ahead_of_time
         self._run: Callable[[list[Tensor]], list[Tensor]] | None = None
         self._tensors: list[Tensor] = []
         """All that the compiled code reads or writes."""
@@ -46,7 +53,8 @@ class Kernel:
         given = tuple((a.shape, a.dtype) for a in arguments)
         if self._given and given != self._given:
             raise EnvError(f"compiled for {_described(self._given)}, called with {_described(given)}")
-        arguments = tuple(a.contiguous() for a in arguments)
+        if self._ahead_of_time:
+            arguments = tuple(a.contiguous() for a in arguments)
         if not self._checked:
             self._given = given
             return self._find(arguments)
@@ -86,7 +94,7 @@ class Kernel:
 
         def run(*tensors: Tensor) -> list[Tensor]:
             if self._run is None:
-                self._run = _ahead_of_time(graph, tensors)
+                self._run = (_ahead_of_time if self._ahead_of_time else _kept_on_disk)(graph, tensors)
             self._tensors = list(tensors)
             self._outputs = self._run(self._tensors)
             return self._outputs
@@ -107,3 +115,56 @@ def _ahead_of_time(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> 
         )
         # Without the conversions around it: tensors in, tensors out.
         return aoti_load_package(path).loader.run  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _kept_on_disk(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> Callable[[list[Tensor]], list[Tensor]]:
+    with torch.no_grad(), inductor_config.patch(cpp_wrapper=True):
+        run = cast(Callable[..., list[Tensor]], compile_fx(graph, list(tensors)))
+    return lambda tensors: run(*tensors)
+
+
+Update = Callable[..., tuple[Tensor, ...]]
+
+
+class CompiledUpdate:
+    """A learner's update(batch, *others) as kernels: one for each combination of shapes and strides of the tensors, and
+    of values of what is none, among the fields of the batch and the others."""
+
+    def __init__(self, update: Update) -> None:
+        """Raises ConfigError without a C++ compiler."""
+        require_compiler()
+        self._update = update
+        self._kernels: dict[tuple[object, ...], Kernel] = {}
+
+    def __call__(self, batch: Batch, *others: object) -> tuple[Tensor, ...]:
+        given = [*(getattr(batch, name) for name in _FIELDS), *others]
+        kind = tuple((x.shape, x.stride(), x.dtype) if isinstance(x, Tensor) else x for x in given)
+        kernel = self._kernels.get(kind)
+        if kernel is None:
+            kernel = self._kernels[kind] = Kernel(self._of_tensors(given), ahead_of_time=False)
+        return tuple(kernel(*(x for x in given if isinstance(x, Tensor))).values())
+
+    def _of_tensors(self, given: list[object]) -> Callable[..., Outputs]:
+        """The update as a function of the tensors among what is given, the rest being fixed."""
+        fixed = [None if isinstance(x, Tensor) else x for x in given]
+        places = [i for i, x in enumerate(given) if isinstance(x, Tensor)]
+        update = self._update
+
+        def of_tensors(*tensors: Tensor) -> Outputs:
+            arguments = list(fixed)
+            for place, tensor in zip(places, tensors, strict=True):
+                arguments[place] = tensor
+            results = update(Batch(*arguments[: len(_FIELDS)]), *arguments[len(_FIELDS) :])  # pyright: ignore[reportArgumentType]
+            return {str(i): result for i, result in enumerate(results)}
+
+        # A code of its own: torch.compile counts how many functions it has made of one.
+        of_tensors.__code__ = of_tensors.__code__.replace()
+        return of_tensors
+
+
+_FIELDS = tuple(field.name for field in fields(Batch))
+
+
+def compiled_update(update: Update, device: torch.device) -> Update:
+    """A learner's update, compiled. Raises ConfigError without the C++ compiler that this takes on a CPU."""
+    return CompiledUpdate(update) if device.type == "cpu" else compiled(update, device)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from robot_rl.algorithms.kernel import Kernel
 from robot_rl.errors import EnvError
-from robot_rl_sim.kernel import Kernel
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
