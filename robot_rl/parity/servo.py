@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.parity.causes import ANGLES, Tolerance
+from robot_rl.parity.causes import ANGLES, Tolerance, price
 from robot_rl.parity.compare import Comparison, compare
 from robot_rl.parity.flight import Flight
 from robot_rl.parity.pair import Pair, joined
@@ -65,7 +65,7 @@ def servo(flights: Sequence[Flight]) -> Comparison | None:
         own = [cause for cause in first.causes if cause.channels == (i,)]
         law = Law.joined([held.law(i, first.lag_s, unit) for held in found])
         causes += own if i in shared else cheapest(i, own, law, SERVO, _DOUBT)
-    return replace(first, causes=tuple(causes))
+    return replace(first, causes=tuple(causes), cost=first.cost + price(causes) - price(first.causes))
 
 
 @dataclass(frozen=True)

@@ -240,6 +240,14 @@ def test_mistakes_of_the_imu(edit: Callable[[Flight], Flight], expected: tuple) 
     assert named(edit(FLIGHTS["unitree_g1"])) == {expected}
 
 
+def test_a_sensor_that_is_scaled_is_one_mistake_and_an_axis_of_it_another() -> None:
+    good = FLIGHTS["unitree_g1"]
+    (cause,) = diagnose(columns(good, "imu_ang_vel_b", times(1.7))).causes
+    assert (cause.kind, cause.signal, cause.channels) == ("scale", "imu_ang_vel_b", ())
+    assert cause.value == pytest.approx(1.7, rel=0.02)
+    assert named(columns(good, "imu_ang_vel_b", times(1.7, 1))) == {("scale", "imu_ang_vel_b", (1,))}
+
+
 def test_two_mistakes_are_two_causes() -> None:
     flight = columns(FLIGHTS["unitree_g1"], "joint_vel", swap(9, 2))
     flight = columns(flight, "imu_quat_wxyz", lambda q: q[:, [1, 2, 3, 0]])

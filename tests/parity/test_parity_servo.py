@@ -104,6 +104,28 @@ def test_a_unit_and_an_offset_of_one_target() -> None:
     assert named(struck) == [("unit", "target", ()), ("offset", "target", (JOINT,))]
 
 
+def turned(*joints: int) -> Edit:
+    """Each of `joints` is told the next one's target."""
+
+    def edit(values: np.ndarray) -> None:
+        values[:, list(joints)] = values[:, [*joints[1:], joints[0]]]
+
+    return edit
+
+
+def test_each_cycle_is_a_mistake() -> None:
+    struck = flight(LEAP_HAND, 1.0, told=both(turned(1, 2), turned(5, 6, 7)), swing_rad=0.2, load=0.05)
+    assert named(struck) == [("permutation", "target", (1, 2)), ("permutation", "target", (5, 6, 7))]
+
+
+@pytest.mark.parametrize("joints", [(2, 6, 1), (3, 7, 2), (4, 8, 1)])
+def test_a_joint_whose_target_is_the_same_as_its_neighbours_is_part_of_the_cycle(joints: tuple[int, ...]) -> None:
+    """At rest it seems right; where it moves, it does not."""
+    resting = flight(LEAP_HAND, 0.6, told=turned(*joints), load=0.05)
+    moving = flight(LEAP_HAND, 2.0, told=turned(*joints), load=0.05, swing_rad=0.15, seed=7)
+    assert named(resting, moving) == [("permutation", "target", tuple(sorted(joints)))]
+
+
 @pytest.mark.parametrize(("told", "kind"), [(times(1.6, JOINT), "scale"), (plus(0.3, JOINT), "offset")])
 def test_what_a_target_at_rest_does_not_tell_wiggling_does(told: Edit, kind: str) -> None:
     resting = flight(LEAP_HAND, 1.0, told=told, load=0.05)
