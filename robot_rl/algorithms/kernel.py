@@ -128,7 +128,7 @@ Update = Callable[..., tuple[Tensor, ...]]
 
 class CompiledUpdate:
     """A learner's update(batch, *others) as kernels: one for each combination of shapes and strides of the tensors, and
-    of values of what is none, among the fields of the batch and the others."""
+    of values of what is none, among the fields of the batch and the others, and of numbers of torch threads."""
 
     def __init__(self, update: Update) -> None:
         """Raises ConfigError without a C++ compiler."""
@@ -138,7 +138,8 @@ class CompiledUpdate:
 
     def __call__(self, batch: Batch, *others: object) -> tuple[Tensor, ...]:
         given = [*(getattr(batch, name) for name in _FIELDS), *others]
-        kind = tuple((x.shape, x.stride(), x.dtype) if isinstance(x, Tensor) else x for x in given)
+        layout = ((x.shape, x.stride(), x.dtype) if isinstance(x, Tensor) else x for x in given)
+        kind = (torch.get_num_threads(), *layout)
         kernel = self._kernels.get(kind)
         if kernel is None:
             kernel = self._kernels[kind] = Kernel(self._of_tensors(given), ahead_of_time=False)

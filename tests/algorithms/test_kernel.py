@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from robot_rl.algorithms.kernel import Kernel
+from robot_rl.algorithms.kernel import CompiledUpdate, Kernel
 from robot_rl.errors import EnvError
+from robot_rl.replay.ring_buffer import Batch
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
@@ -59,3 +60,44 @@ def test_what_changes_behind_a_kernels_back_is_found_out() -> None:
     leaky.kept = 0.25
     with pytest.raises(EnvError, match="settings"):
         kernel(torch.ones(3, 2), row)
+
+
+class Summing:
+    """A learner of sums: of a batch's rewards, twice where told, and of its weights where there are any."""
+
+    def __init__(self) -> None:
+        self.total = torch.zeros(())
+
+    def update(self, batch: Batch, noise: Tensor, twice: bool) -> tuple[Tensor, ...]:
+        self.total += (2 if twice else 1) * batch.reward.sum()
+        weight = torch.zeros(()) if batch.weight is None else batch.weight.sum()
+        return self.total.clone(), weight, (batch.obs @ batch.action.mT).sum() + noise.sum()
+
+
+@pytest.mark.slow
+def test_an_update_is_compiled_anew_for_what_its_kernels_do_not_fit() -> None:
+    plain, other = Summing(), Summing()
+    compiled = CompiledUpdate(other.update)
+
+    def assert_same(n: int, twice: bool, step: int = 1, weight: Tensor | None = None) -> None:
+        obs, action, reward = (torch.rand(n * step, 3)[::step] for _ in range(3))
+        batch = Batch(obs, action, reward[:, 0], reward[:, 1], reward[:, 2], obs, weight=weight)
+        noise = torch.randn(2)
+        torch.testing.assert_close(compiled(batch, noise, twice), plain.update(batch, noise, twice))
+
+    kinds = [(4, False, 1), (4, True, 1), (5, True, 1), (5, True, 2)]
+    for kind in kinds * 3:
+        assert_same(*kind)
+    assert_same(4, False, weight=torch.ones(4))
+    assert len(compiled._kernels) == 5
+
+
+@pytest.mark.slow
+def test_learners_beyond_the_number_of_forms_that_torch_makes_of_one_function() -> None:
+    for i in range(torch._dynamo.config.recompile_limit + 2):
+        learner, expected, rows = Summing(), 0.0, torch.full((2, 3), float(i))
+        update = CompiledUpdate(learner.update)
+        for _ in range(3):
+            expected += 2 * i
+            batch = Batch(rows, rows, rows[:, 0], rows[:, 1], rows[:, 2], rows)
+            assert update(batch, torch.zeros(2), False)[0].item() == expected
