@@ -7,6 +7,7 @@ import torch
 
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import LEAP_HAND
+from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.models import load_model
 
@@ -129,12 +130,22 @@ def test_diverged_world_is_marked_until_it_starts_afresh(
         s.step(torch.zeros(targets))
     if value != 2e3:  # which MuJoCo may well brake to a plausible speed within one control period
         assert sim.failed.tolist() == [False, False, True, False]
+        assert sim.any_failed
     rest = [0, 1, 3]
     assert torch.equal(sim.qpos[rest], undisturbed.qpos[rest])
     sim.set_state(torch.tensor([2]), torch.zeros(1, 16), torch.zeros(1, 16))
     assert not sim.failed.any()
+    assert not sim.any_failed
     sim.step(torch.zeros(targets))
     assert sim.qpos.abs().max() < 3.0
+
+
+@pytest.mark.parametrize(("speed", "failed"), [(0.9 * MAX_SPEED, False), (1.1 * MAX_SPEED, True)])
+def test_many_worlds_may_be_fast_at_once(sim: MujocoCpuSim, speed: float, failed: bool) -> None:
+    sim.qvel[:, :2] = 0.9 * MAX_SPEED  # the sum of whose squares is well above that of MAX_SPEED
+    sim.qvel[1, 3] = -speed
+    assert sim.any_failed == failed
+    assert sim.failed.tolist() == [False, failed, False, False]
 
 
 def test_model_with_other_joint_order_is_refused() -> None:
