@@ -50,7 +50,7 @@ class Cause:
     kind: str
     """permutation, sign, scale, offset, unit, lag, quaternion_order, quaternion_conjugate or frame. Or one of
     VAGUE: "limits", where joints are said to be where they cannot be; "unclear", where a sign,
-    a scale or an offset explain what is seen equally well."""
+    a scale or an offset explain what is seen equally well, or two orders of several channels."""
     signal: str
     channels: tuple[int, ...] = ()
     value: float = 0.0

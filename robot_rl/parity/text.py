@@ -36,6 +36,11 @@ def describe(cause: Cause, joints: Sequence[str]) -> str:
             f"{cause.signal} of {where} lies outside of its limits, by a wrong order, sign, zero or scale, and the "
             f"robot refused to move. {_wiggle(cause, channel)}"
         )
+    if cause.kind == "unclear" and len(cause.channels) > 1:
+        return (
+            f"{cause.signal}: {where}, or some of these, are in the wrong order; they moved too much alike to tell. "
+            f"{_wiggle(cause, channel)}"
+        )
     if cause.kind == "unclear":
         return (
             f"{cause.signal} of {where} is wrong, by a sign, scale or offset: it moved too little to tell. "
@@ -63,7 +68,8 @@ def describe(cause: Cause, joints: Sequence[str]) -> str:
 
 def _wiggle(cause: Cause, channel: Sequence[str]) -> str:
     joints = " ".join(channel[i] for i in cause.channels)
-    return f"`robot-rl wiggle --joints {joints} --log FILE.npz` moves it; then give parity that file as well."
+    it = "it" if len(cause.channels) == 1 else "them"
+    return f"`robot-rl wiggle --joints {joints} --log FILE.npz` moves {it}; then give parity that file as well."
 
 
 def _where_to_mend(signal: str) -> str:

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from robot_rl.bundle.load import Bundle, load_bundle
+from robot_rl.contract import RobotState
 from robot_rl.parity.causes import Cause
 from robot_rl.parity.diagnose import diagnose
 from robot_rl.parity.flight import Flight
+from robot_rl.robots import LEAP_HAND
 from robot_rl_sim.parity.benchmark import LOOP_PERIOD_S, Case, is_it, policy_path, table, to_wiggle
 from robot_rl_sim.parity.expectation import errors, expect
 from robot_rl_sim.parity.flights import fly
-from robot_rl_sim.parity.mismatches import Mismatch
+from robot_rl_sim.parity.mismatches import Mismatch, MismatchedRobot
+from robot_rl_sim.sim_robot import SimRobot
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,22 @@ def test_a_unit_of_targets_that_drives_servos_to_their_limits(bundle: Bundle, va
     causes = diagnose(fly(bundle, (mismatch,), seed, LOOP_PERIOD_S)).causes
     assert [is_it(cause, mismatch) for cause in causes] == [True]
     assert causes[0].value == pytest.approx(value)
+
+
+def test_what_is_late_was_struck_by_the_other_mistakes_as_well() -> None:
+    n = len(LEAP_HAND.joints)
+    states = [
+        RobotState(joint_pos=np.full((1, n), k), joint_vel=np.full((1, n), k + 1.0), stamp_s=np.array([0.01 * k]))
+        for k in range(10)
+    ]
+    robot = cast(SimRobot, SimpleNamespace(spec=LEAP_HAND, read=iter(states).__next__))
+    mistakes = [Mismatch("sign", "joints", (2,)), Mismatch("lag", "joint_vel", (), 0.03)]
+    for order in (mistakes, mistakes[::-1]):
+        robot.read = iter(states).__next__
+        struck = MismatchedRobot(robot, order, dict.fromkeys(("joint_pos", "joint_vel"), 0.0), np.ones(n), 0)
+        last = [struck.read() for _ in states][-1]
+        assert last is not None
+        assert (last.joint_vel[0, 1:3].tolist(), last.joint_pos[0, 1:3].tolist()) == ([7.0, -7.0], [9.0, -9.0])
 
 
 def test_what_is_wiggled() -> None:

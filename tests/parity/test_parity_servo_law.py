@@ -1,5 +1,7 @@
 """One joint's law, written down with known mistakes: what the fit finds is what was put in."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -53,7 +55,7 @@ def test_a_joint_at_rest_without_load_does_not_tell() -> None:
         ({"offset": 0.3}, Cause("offset", "target", (3,), 0.3)),
     ],
 )
-def test_what_is_the_targets_stays_the_targets(mistake: dict[str, float], own: Cause) -> None:
+def test_what_is_the_targets_stays_the_targets(mistake: dict[str, Any], own: Cause) -> None:
     assert cheapest(3, [own], law(**mistake), SERVO, DOUBT) == [own]
 
 
