@@ -121,8 +121,8 @@ UNITREE_G1 = RobotSpec(
         ),
         tilt_trip_rad=1.0,
         # A unit file may set self_collision_margin_m to 0.01, less than the 0.016 m between elbow and trunk at rest. It
-        # is off by default: in the model that policies are trained in, links do not touch one another, and
-        # g1-balance/v1 learned to rest its hands inside the pelvis, which the filter would fight.
+        # is off by default: links stop one another in the model that policies are trained in, but nothing keeps a
+        # policy from resting its arms against the trunk, which the filter would fight.
         base_ang_vel_trip_rad_s=6.0,
         backup=BACKUPS["biped"],
         stand_duration_s=3.0,

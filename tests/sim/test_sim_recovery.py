@@ -14,7 +14,7 @@ from robot_rl.testing.fakes import FakeClock
 from robot_rl_sim.sim_robot import SimRobot
 from robot_rl_sim.sim_robot_config import NOMINAL
 
-BUNDLE = Path(__file__).parents[2] / "policies" / "unitree_g1" / "g1-balance" / "v1"
+BUNDLE = Path(__file__).parents[2] / "policies" / "unitree_g1" / "g1-balance" / "v2"
 
 
 @pytest.mark.parametrize("recovers", [True, False])

@@ -28,7 +28,7 @@ from robot_rl.runtime.modes import Mode
 from robot_rl_sim.parity.flights import fly, wiggle_log
 from robot_rl_sim.parity.mismatches import IMU_FIELDS, Mismatch, draw
 
-POLICIES = {"leap_hand": "leap_hand/leap-reach/v1", "unitree_g1": "unitree_g1/g1-balance/v1"}
+POLICIES = {"leap_hand": "leap_hand/leap-reach/v1", "unitree_g1": "unitree_g1/g1-balance/v2"}
 LOOP_PERIOD_S = 0.01
 TARGET = 0.95
 
