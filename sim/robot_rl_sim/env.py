@@ -19,16 +19,12 @@ from robot_rl.algorithms.compiling import compiled
 from robot_rl.algorithms.kernel import Kernel
 from robot_rl.contract import EpisodeSpec, RobotState
 from robot_rl.env import Step
-from robot_rl.errors import CheckpointError, ConfigError, EnvError
+from robot_rl.errors import CheckpointError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
-from robot_rl_sim.chance import Chance
-from robot_rl_sim.disturbances import PUSH_DRAWS, ActionLatency, PushConfig, Pushes, TorqueNoise
 from robot_rl_sim.divergence import Divergence, Origin, record, write
-from robot_rl_sim.draws import Draws
+from robot_rl_sim.imperfections import Imperfections
 from robot_rl_sim.mdp import Mdp, Transition
 from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
-from robot_rl_sim.randomizer import Randomizer
-from robot_rl_sim.sensors import Sensors
 from robot_rl_sim.target_filter import TargetFilter
 
 if TYPE_CHECKING:
@@ -78,10 +74,15 @@ class SimVecEnv:
         self.divergences: deque[Divergence] = deque(maxlen=KEPT_DIVERGENCES)
         """The last of them."""
 
-        fields = tuple(t.name for t in io.contract.inputs if t.source == "state")
-        self._camera: WorldCamera | None = None
-        self._set_up_randomization(fields, seed)
+        self.imperfections = own = Imperfections(sim, mdp, randomization, seed)
+        self.draws = own.draws
+        self.mirror = mdp.mirror
+        self.privileged_dim = mdp.privileged_dim
+        if randomization.privileged:
+            self.privileged_dim += len(own.draws.mirror)
+            self.mirror = mdp.mirror and mdp.mirror.extended(own.draws.mirror)
 
+        self._camera: WorldCamera | None = None
         self._all = torch.arange(n, device=self.device)
         # Named as PolicyIO.encode wants them, in contract order.
         names = {t.name: "command" if t.source == "command" else t.name for t in io.contract.inputs}
@@ -98,7 +99,7 @@ class SimVecEnv:
         self._no_command = zeros(n, 0)
         self._privileged, self._privileged_known = zeros(n, self.privileged_dim), False
         """Of the present states, where that was computed already."""
-        self._trace = sim.trace() if self._sensors.late else None
+        self._trace = sim.trace() if own.sensors.late else None
         self._decide: Callable[..., dict[str, Tensor]] = self._decided
         self._judge: Callable[..., dict[str, Tensor]] = self._judged
         self._begin: Callable[..., dict[str, Tensor]] = self._begun
@@ -113,46 +114,12 @@ class SimVecEnv:
         """See robot_rl.env.EpisodicVecEnv."""
         return self.mdp.episode
 
-    def _set_up_randomization(self, fields: tuple[str, ...], seed: int) -> None:
-        """The parts that make episodes and measurements differ; `fields` of RobotState are measured."""
-        sim, mdp, config, device = self.sim, self.mdp, self.randomization, self.device
-        n, robot, latency = self.num_envs, mdp.robot, config.action_latency_steps
-        self.draws = Draws()
-        self._randomizer = Randomizer(sim, robot, config, self.draws)
-        self._sensors = Sensors(sim, robot, fields, config.sensors, self.draws, mdp.object_body)
-        self._latency = None
-        if latency and latency[1] > 0:
-            self._latency = ActionLatency(n, self.action_dim, sim.substeps, latency, self.draws, device)
-        share = config.torque_noise_share
-        self._torque_noise = TorqueNoise(robot, share, device) if share else None
-        pushes = mdp.pushes
-        if config.push_speed_m_s:
-            if not robot.floating_base:
-                raise ConfigError(f"randomization push_speed_m_s: robot {robot.name!r} has no floating base to push")
-            pushes = PushConfig(config.push_speed_m_s, config.push_interval_steps or PushConfig().interval_steps)
-        self._pushes = Pushes(pushes, n, device) if pushes else None
-        self.draws.allocate(n, device)
-        torques, kicks, reading = self.action_dim if share else 0, PUSH_DRAWS if pushes else 0, self._sensors.draws
-        self._step_widths = (mdp.outcome_draws, torques, kicks, reading)
-        self._start_widths = (mdp.start_draws, len(self.draws.mirror), 1, reading)
-        readings = slice(-reading, None)
-        self._chance = Chance(
-            n, sum(self._step_widths), sum(self._start_widths),
-            lambda drawn, generator: self._sensors.draw_normal(drawn[..., readings], generator),
-            torch.Generator(device).manual_seed(seed),
-        )  # fmt: skip
-        self.mirror = mdp.mirror
-        self.privileged_dim = mdp.privileged_dim
-        if config.privileged:
-            self.privileged_dim += len(self.draws.mirror)
-            self.mirror = mdp.mirror and mdp.mirror.extended(self.draws.mirror)
-
     @_one_torch_thread()
     def reset(self, seed: int | None = None) -> Tensor:
         """Start every environment anew; returns obs (n_envs, obs_dim). With a seed all that follows is as it was after
         any other reset with that seed: what a task learned of its worlds, such as their level, is forgotten."""
         if seed is not None:
-            self._chance.seed(seed)
+            self.imperfections.chance.seed(seed)
             for name, value in self.mdp.state.items():
                 value.copy_(self.first_mdp_state[name])
         self._start(self._all)
@@ -167,9 +134,9 @@ class SimVecEnv:
         """
         if not isfinite(action.sum().item()):
             _check_finite("action", action)
-        drawn = self._chance.step()
+        drawn = self.imperfections.chance.step()
         decision = self._decide(action, drawn)
-        if self._pushes:
+        if self.imperfections.pushes:
             self.sim.qvel.copy_(decision["qvel"])
         diverged = self._advance(decision["ctrl"], decision["qpos"], decision["qvel"])
         info = self._judge(decision["action"], decision["target"], diverged, drawn)
@@ -222,10 +189,10 @@ class SimVecEnv:
         target = self.policy_io.decode(action, last_target)
         if self._filter:
             target = self._filter.apply(target, last_target, sim.joint_pos.float(), sim.joint_vel.float())
-        qvel = sim.qvel.clone()
-        if self._pushes:
-            qvel[:, :2] += self._pushes.kick(drawn.split(self._step_widths, 1)[2])
-        ctrl = self._servo_targets(target, drawn).to(sim.qpos.dtype)
+        qvel, own, chance = sim.qvel.clone(), self.imperfections, self.imperfections.of_step(drawn)
+        if own.pushes:
+            qvel[:, :2] += own.pushes.kick(chance.push)
+        ctrl = own.servo_targets(target, chance.torque).to(sim.qpos.dtype)
         return {"action": action, "target": target, "ctrl": ctrl, "qpos": sim.qpos.clone(), "qvel": qvel}
 
     def _judged(self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor) -> dict[str, Tensor]:
@@ -233,10 +200,10 @@ class SimVecEnv:
         new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `summary`
         of two numbers: one that is finite unless a reward or an observation is not, and how many episodes ended."""
         if self._trace is not None:
-            self._sensors.update(self._trace)
+            self.imperfections.sensors.update(self._trace)
         self._steps += 1
-        chance, _, _, reading = drawn.split(self._step_widths, 1)
-        outcome = self.mdp.outcome(self._transition(action), chance)
+        chance = self.imperfections.of_step(drawn)
+        outcome = self.mdp.outcome(self._transition(action), chance.outcome)
         reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
         terminated, alive = outcome.terminated, ~outcome.terminated
         truncated = ((self._steps >= self.max_episode_steps) | diverged) & alive
@@ -253,7 +220,7 @@ class SimVecEnv:
         if outcome.command is not None:
             inputs["command"] = outcome.command
         inputs |= self.policy_io.next_memory(inputs, self._obs, action, target)
-        inputs |= self.policy_io.state_inputs(self._sensors.reading(reading))
+        inputs |= self.policy_io.state_inputs(self.imperfections.sensors.reading(chance.reading))
         obs = self.policy_io.encode(inputs)
         for name, value in inputs.items():
             self._inputs[name].copy_(value)
@@ -279,24 +246,26 @@ class SimVecEnv:
 
     def measure(self) -> RobotState[Tensor]:
         """What all robots' sensors read now: joints, and what the policy's contract names."""
-        return self._sensors.read(self._generator)
+        own = self.imperfections
+        return own.sensors.reading(own.of_step(own.chance.step()).reading)
 
     def place(self, qpos: Tensor, qvel: Tensor, target: Tensor) -> None:
         """Put all worlds into states (n, nq) and (n, nv) in which their servos hold `target` (n, n_joints), rad; what
         their episodes drew stays."""
         self.sim.set_state(self._all, qpos, qvel)
-        self._sensors.reset(self._all)
-        if self._latency:
-            self._latency.reset(self._all, target)
+        self.imperfections.sensors.reset(self._all)
+        if self.imperfections.latency:
+            self.imperfections.latency.reset(self._all, target)
 
     @_one_torch_thread()
     def drive(self, target: Tensor) -> Tensor:
         """Physics for one control period towards joint targets (n, n_joints), rad, with the errors of the episodes' own
         servos, but without the task: no pushes, no reward, no new episodes. Returns which worlds failed (n,)."""
-        drawn = self._chance.step()
-        failed = self._advance(self._servo_targets(target, drawn), self.sim.qpos.clone(), self.sim.qvel.clone())
+        own = self.imperfections
+        ctrl = own.servo_targets(target, own.of_step(own.chance.step()).torque)
+        failed = self._advance(ctrl, self.sim.qpos.clone(), self.sim.qvel.clone())
         if self._trace is not None:
-            self._sensors.update(self._trace)
+            self.imperfections.sensors.update(self._trace)
         return failed
 
     def dump_failures(self, folder: Path, task: str, seed: int, backend: str) -> list[Path]:
@@ -325,7 +294,7 @@ class SimVecEnv:
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly from here."""
         sim = {f"sim/{name}": value for name, value in self.sim.state_dict().items()}
-        chance = {f"chance/{name}": value for name, value in self._chance.state_dict().items()}
+        chance = {f"chance/{name}": value for name, value in self.imperfections.chance.state_dict().items()}
         return {name: value.clone() for name, value in (self._tensors() | chance).items()} | sim
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -333,29 +302,16 @@ class SimVecEnv:
         own = self._tensors()
         parts = {part: {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)} for part in _PARTS}
         given = {k: tuple(v.shape) for k, v in state.items() if not k.startswith("sim/")}
-        chance = {f"chance/{name}": value for name, value in self._chance.state_dict().items()}
+        chance = {f"chance/{name}": value for name, value in self.imperfections.chance.state_dict().items()}
         expected = {name: tuple(value.shape) for name, value in (own | chance).items()}
         if given != expected:
             differing = sorted(k for k in given.keys() | expected.keys() if given.get(k) != expected.get(k))
             raise CheckpointError(f"environment state does not fit; different or missing: {differing}")
         self.sim.load_state_dict(parts["sim/"])
-        self._chance.load_state_dict(parts["chance/"])
+        self.imperfections.chance.load_state_dict(parts["chance/"])
         self._privileged_known = False
         for name, value in own.items():
             value.copy_(state[name])
-
-    def _servo_targets(self, target: Tensor, drawn: Tensor) -> Tensor:
-        """Target (n, n_joints) of the policy -> what the servos get in this control period, as `BatchSim.step` takes
-        it."""
-        torque_draws = drawn.split(self._step_widths, 1)[1]
-        offset = self._torque_noise.offset(torque_draws) if self._torque_noise else None
-        bias = self._sensors.joint_bias
-        if bias is not None:
-            # A servo regulates what its own encoder says, with the same error that the policy sees.
-            offset = -bias if offset is None else offset - bias
-        if self._latency:
-            return self._latency.apply(target, offset)
-        return target if offset is None else target + offset
 
     def _advance(self, ctrl: Tensor, qpos: Tensor, qvel: Tensor) -> Tensor:
         """Physics for one control period from states (n, nq) and (n, nv); returns which worlds failed (n,), which are
@@ -376,32 +332,32 @@ class SimVecEnv:
         """Begin new episodes in `worlds` (k,) and observe them; the other worlds' inputs and obs stay as they are."""
         self._privileged_known = False
         k = len(worlds)
-        drawn = self._chance.start(k)
+        drawn = self.imperfections.chance.start(k)
         apart = k <= self._few
         begin, observe = (self._begin, self._observe) if apart else (self._begun, self._observed)
         size = 1 if apart else k
         parts = list(zip(worlds.split(size), drawn.split(size), strict=True))
         starts = [begin(*part) for part in parts]
-        self._randomizer.apply(worlds)
+        self.imperfections.randomizer.apply(worlds)
         self.sim.set_state(worlds, *(torch.cat([start[name] for start in starts]) for name in ("qpos", "qvel")))
         for part, start in zip(parts, starts, strict=True):
             if not isfinite(observe(*part, start["command"])["checksum"].item()):
                 self._check_obs(self._obs)
 
     def _begun(self, worlds: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-        """The start and the dynamics of new episodes in `worlds` (k,), by `drawn` (k, sum of _start_widths). This and
+        """The start and the dynamics of new episodes in `worlds` (k,), by `drawn`, a row of chance for each. This and
         `_observed` is what a start does besides physics, and what `compile` compiles."""
-        task, draws, _, _ = drawn.split(self._start_widths, 1)
-        start = self.mdp.start(worlds, task)
-        self.draws.set(worlds, draws)
-        self._randomizer.write(worlds)
+        chance = self.imperfections.of_start(drawn)
+        start = self.mdp.start(worlds, chance.start)
+        self.draws.set(worlds, chance.draws)
+        self.imperfections.randomizer.write(worlds)
         return {"qpos": start.qpos, "qvel": start.qvel, "command": start.command}
 
     def _observed(self, worlds: Tensor, drawn: Tensor, command: Tensor) -> dict[str, Tensor]:
         """The first observation of the episodes that began in `worlds` (k,)."""
-        _, _, push, reading = drawn.split(self._start_widths, 1)
-        self._sensors.reset(worlds)
-        inputs = self.policy_io.state_inputs(self._sensors.reading(reading, worlds))
+        own, chance = self.imperfections, self.imperfections.of_start(drawn)
+        own.sensors.reset(worlds)
+        inputs = self.policy_io.state_inputs(own.sensors.reading(chance.reading, worlds))
         if "command" in self._inputs:
             inputs["command"] = command
         inputs |= self.policy_io.start_memory(inputs)
@@ -409,10 +365,7 @@ class SimVecEnv:
             value.index_copy_(0, worlds, inputs[name])
         obs = self.policy_io.encode(inputs)
         self._obs.index_copy_(0, worlds, obs)
-        if self._latency:
-            self._latency.reset(worlds, inputs["last_target"])
-        if self._pushes:
-            self._pushes.reset(worlds, push.squeeze(1))
+        own.hold(worlds, inputs["last_target"], chance.push)
         for counter in (self._steps, self._steps_at_goal, self._return):
             counter[worlds] = 0
         return {"checksum": obs.sum()}
@@ -448,14 +401,9 @@ class SimVecEnv:
         groups: dict[str, dict[str, Tensor]] = {
             "inputs": self._inputs,
             "episode": {"steps": self._steps, "steps_at_goal": self._steps_at_goal, "return": self._return},
-            "draws": {"values": self.draws.values},
-            "sensors": self._sensors.state,
             "mdp": self.mdp.state,
+            **self.imperfections.state,
         }
-        if self._latency:
-            groups["latency"] = self._latency.state
-        if self._pushes:
-            groups["pushes"] = self._pushes.state
         return {"obs": self._obs} | {
             f"{g}/{name}": value for g, group in groups.items() for name, value in group.items()
         }

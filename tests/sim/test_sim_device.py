@@ -31,6 +31,10 @@ class SimThere:
         self.joint_effort = There(sim.joint_effort)
 
     @property
+    def any_failed(self) -> bool:
+        return self.here.any_failed
+
+    @property
     def failed(self) -> Tensor:
         return There(self.here.failed)
 

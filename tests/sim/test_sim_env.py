@@ -310,7 +310,7 @@ def test_servos_regulate_what_their_own_encoders_say() -> None:
     inputs = env.policy_inputs()
     torch.testing.assert_close(inputs["joint_pos"], inputs["last_target"], atol=2e-3, rtol=0)
     off = inputs["last_target"] - env.sim.joint_pos.float()
-    torch.testing.assert_close(off, env._sensors.joint_bias, atol=2e-3, rtol=0)
+    torch.testing.assert_close(off, env.imperfections.sensors.joint_bias, atol=2e-3, rtol=0)
     assert off.abs().max() > 0.02
 
 

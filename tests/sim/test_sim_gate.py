@@ -146,13 +146,13 @@ def swap_joints(x: torch.Tensor) -> torch.Tensor:
 def test_a_wrong_sensor_fails_and_is_named(bundle, env, field: str, wrong) -> None:
     def build(variant: Variant) -> SimVecEnv:
         changed = variant_env(env, variant)
-        read = changed._sensors.reading
+        read = changed.imperfections.sensors.reading
 
         def misread(*args):
             state = read(*args)
             return replace(state, **{field: wrong(getattr(state, field))})
 
-        changed._sensors.reading = misread
+        changed.imperfections.sensors.reading = misread
         return changed
 
     report = gate(bundle, env, build)

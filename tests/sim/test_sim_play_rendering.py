@@ -88,7 +88,7 @@ def test_what_is_written_below_the_worlds_is_what_they_have() -> None:
     assert sampled["link mass"].unit == "x"
     friction = (env.sim.model_field("geom_friction") / env.sim.nominal("geom_friction"))[:, 0, :1]
     np.testing.assert_allclose(sampled["friction"].values, friction, rtol=1e-5)
-    latency_ms = 50 * env._latency.state["delay"].double().numpy() / env.sim.substeps
+    latency_ms = 50 * env.imperfections.latency.state["delay"].double().numpy() / env.sim.substeps
     np.testing.assert_allclose(sampled["action latency"].values[:, 0], latency_ms, atol=2.6)  # in whole physics steps
     assert (sampled["action latency"].unit, sampled["action latency"].range) == ("ms", (0.0, 50.0))
     nominal = get_task("leap-reach").make_env(num_envs=2, seed=0, randomize=False, num_threads=1)

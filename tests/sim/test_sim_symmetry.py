@@ -172,10 +172,10 @@ def test_a_mirrored_robot_with_mirrored_draws_moves_as_the_mirror_image():
         (unlike, other_side(start.qpos, qvel), image.action(target), one.draws.values.clone()),
     ):
         env.draws.values.copy_(drawn)
-        env._randomizer.reset(everyone)
+        env.imperfections.randomizer.reset(everyone)
         env.sim.set_state(everyone, position, velocity)
-        env._sensors.reset(everyone)
-        env._latency.reset(everyone, held)
+        env.imperfections.sensors.reset(everyone)
+        env.imperfections.latency.reset(everyone, held)
     for step in range(6):
         action = 2 * torch.rand(WORLDS, 29) - 1
         ours, theirs, others = one.step(action), two.step(image.action(action)), unlike.step(image.action(action))
