@@ -96,18 +96,12 @@ def run(
             period_s = controller.loop_period_s
             start_s = clock.now()
             deadline = 0
-            rehearsal_s = 0.0
+            rehearsal = _Rehearsal(controller, robot, clock)
             read_health: Callable[[], Health | None] = getattr(robot, "health", lambda: None)
-            rehearse_robot: Callable[[], None] = getattr(robot, "rehearse", lambda: None)
             while not reason:
                 due_s = start_s + deadline * period_s
-                rehearsal_s *= REHEARSAL_FADE
-                if rehearse and READY_S + rehearsal_s <= REHEARSAL_SHARE * period_s:
-                    clock.sleep_until(due_s - READY_S - rehearsal_s)
-                    before_s = clock.now()
-                    controller.rehearse()
-                    rehearse_robot()
-                    rehearsal_s = max(rehearsal_s, clock.now() - before_s)
+                if rehearse:
+                    rehearsal.before(due_s)
                 if wait_for_state is None:
                     clock.sleep_until(due_s)
                 else:
@@ -139,6 +133,28 @@ def run(
             return LoopReport(ticks, overruns, worst_late_s, reason)
         finally:
             damp_out(robot, controller.limits.damping_kd, controller.loop_period_s, clock)
+
+
+class _Rehearsal:
+    """A tick that has no effect, shortly before the real one: what that needs is then in the caches."""
+
+    def __init__(self, controller: Controller, robot: RobotInterface, clock: Clock) -> None:
+        self._clock, self._most_s = clock, REHEARSAL_SHARE * controller.loop_period_s
+        self._rehearse: Callable[[], None] = controller.rehearse
+        self._rehearse_robot: Callable[[], None] = getattr(robot, "rehearse", lambda: None)
+        self._takes_s = 0.0
+
+    def before(self, due_s: float) -> None:
+        """Be done READY_S before `due_s`; or let it be, if that takes too long or the loop is late."""
+        self._takes_s *= REHEARSAL_FADE
+        ahead_s = READY_S + self._takes_s
+        if ahead_s > self._most_s or self._clock.now() >= due_s - ahead_s:
+            return
+        self._clock.sleep_until(due_s - ahead_s)
+        begun_s = self._clock.now()
+        self._rehearse()
+        self._rehearse_robot()
+        self._takes_s = max(self._takes_s, self._clock.now() - begun_s)
 
 
 def damp_out(

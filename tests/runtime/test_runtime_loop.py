@@ -141,9 +141,13 @@ def test_each_tick_is_rehearsed_in_time_before_its_deadline(
     rig.run(duration_s=0.1, on_tick=ticks.append)
     # From the second on it is known how long a rehearsal takes; of that a little is forgotten each time.
     ahead_s = READY_S + REHEARSAL_FADE * share * PERIOD_S
-    np.testing.assert_allclose(times[1:], [k * PERIOD_S - ahead_s for k in range(1, 5)])
-    np.testing.assert_allclose([t.now_s - 100.0 for t in ticks][1:], [k * PERIOD_S for k in range(1, 5)])
+    assert times[0] == pytest.approx(PERIOD_S - READY_S)
+    np.testing.assert_allclose(times[1:], [k * PERIOD_S - ahead_s for k in range(2, 5)])
+    # The first one made its tick late.
+    np.testing.assert_allclose([t.now_s - 100.0 for t in ticks][2:], [k * PERIOD_S for k in range(2, 5)])
     times.clear()
+    rig.run(duration_s=0.1, on_tick=lambda _: rig.clock.advance(0.99 * PERIOD_S))
+    assert not times
     rig.run(duration_s=0.1, rehearse=False)
     assert not times
 
