@@ -39,11 +39,11 @@ def test_rows_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
     assert end_to_end.ratio == pytest.approx(end_to_end.value / rows["learner/end-to-end/Pendulum-v1/sb3/rate"].value)
 
 
-def test_flags_are_parsed_and_unknown_sizes_named() -> None:
+def test_flags_are_parsed_and_bad_ones_named() -> None:
     with pytest.raises(ConfigError, match="unknown size Ant-v5; valid: HalfCheetah-v5, Humanoid-v5"):
-        bench.run(
-            bench.BenchArgs("learner", ("--sizes", "Ant-v5", "--rounds", "1", "--no-compile", "--env-steps", "0"))
-        )
+        bench.run(bench.BenchArgs("learner", ("--sizes", "Ant-v5", "--rounds", "1", "--no-compile")))
+    with pytest.raises(ConfigError, match=r"env_warmup \+ 3 env_window = 2000 or more; got 900"):
+        bench.run(bench.BenchArgs("learner", ("--env-steps", "900")))
 
 
 def test_a_peer_in_another_interpreter_is_asked_and_ended(tmp_path: Path) -> None:
