@@ -71,7 +71,7 @@ def benchmark(sizes: tuple[str, ...] = tuple(SIZES), amounts: tyro.conf.OmitArgP
         raise ConfigError(f"unknown size {', '.join(unknown)}; valid: {', '.join(SIZES)}")
     if 0 < amounts.env_steps < (least := amounts.env_warmup + 3 * amounts.env_window):
         raise ConfigError(
-            f"env_steps must be 0 or at least env_warmup + 3 env_window = {least}, got {amounts.env_steps}"
+            f"env_steps must be 0, or env_warmup + 3 env_window = {least} or more; got {amounts.env_steps}"
         )
     rows: list[Row] = []
     for env in sizes:
