@@ -103,7 +103,7 @@ class SACConfig:
     """Of the matrix products in the hidden layers; parameters, outputs, losses and acting stay in float32. bfloat16
     needs a processor that computes in it (AVX512-BF16, AMX, or a GPU), else it is slower."""
     compile: bool = False
-    """Fuse the update with torch.compile, and what surrounds the physics in a step of our environments: a quarter
+    """Fuse the update into one compiled graph, and what surrounds the physics in a step of our environments: a quarter
     faster after half a minute, and needs a C++ compiler."""
     normalize_obs: bool = False
     """Standardise observations with their running mean and deviation; exported with the actor."""
