@@ -19,10 +19,10 @@ BUNDLE = load_bundle(Path(__file__).parents[2] / "policies/shadow_hand/shadow-re
 
 
 def shadow(joint_pos_error_rad: float) -> Ordinary:
-    env = get_task("shadow-reach").make_env(num_envs=48, seed=5)
+    env = get_task("shadow-reach").make_env(num_envs=96, seed=7)
     robot = env.mdp.robot  # type: ignore[attr-defined]
     env.mdp.robot = replace(robot, safety=replace(robot.safety, joint_pos_error_rad=joint_pos_error_rad))  # type: ignore[attr-defined]
-    return run_ordinary(BUNDLE, env, 0.0, 5)  # type: ignore[arg-type]
+    return run_ordinary(BUNDLE, env, 0.0, 7)  # type: ignore[arg-type]
 
 
 def test_the_filter_bears_the_errors_of_training_and_would_not_without_being_told_of_them() -> None:
