@@ -11,9 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch._inductor import aoti_compile_and_package, aoti_load_package
-from torch._inductor import config as inductor_config
-from torch._inductor.compile_fx import compile_fx
 
 from robot_rl.algorithms.compiling import compiled, require_compiler
 from robot_rl.errors import EnvError
@@ -108,6 +105,8 @@ def _described(given: tuple[tuple[torch.Size, torch.dtype], ...]) -> str:
 
 
 def _ahead_of_time(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> Callable[[list[Tensor]], list[Tensor]]:
+    from torch._inductor import aoti_compile_and_package, aoti_load_package  # seconds, of no use without compiling
+
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's own parts about each other
         path = aoti_compile_and_package(
@@ -118,6 +117,9 @@ def _ahead_of_time(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> 
 
 
 def _kept_on_disk(graph: torch.fx.GraphModule, tensors: tuple[Tensor, ...]) -> Callable[[list[Tensor]], list[Tensor]]:
+    from torch._inductor import config as inductor_config
+    from torch._inductor.compile_fx import compile_fx
+
     with torch.no_grad(), inductor_config.patch(cpp_wrapper=True):
         run = cast(Callable[..., list[Tensor]], compile_fx(graph, list(tensors)))
     return lambda tensors: run(*tensors)
