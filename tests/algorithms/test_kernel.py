@@ -1,6 +1,8 @@
 """Kernels: what they compute and write, against the plain function; what they refuse."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,3 +103,8 @@ def test_learners_beyond_the_number_of_forms_that_torch_makes_of_one_function() 
             expected += 2 * i
             batch = Batch(rows, rows, rows[:, 0], rows[:, 1], rows[:, 2], rows)
             assert update(batch, torch.zeros(2), False)[0].item() == expected
+
+
+def test_learners_do_not_load_the_compiler_before_they_compile() -> None:
+    code = "import sys, robot_rl.algorithms.sac; sys.exit('torch._inductor.compile_fx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
