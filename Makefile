@@ -63,7 +63,7 @@ $(MUJOCO4)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(MUJOCO4)
 	sed 's/^mujoco==.*/mujoco==4.0.0/; s/^mujoco-warp==.*/mujoco-warp==4.0.0/' constraints.txt > $(MUJOCO4)/constraints.txt
 	$(MUJOCO4_PIP) torch
-	$(MUJOCO4_PIP) -e '.[sim,warp,models,sb3]' pytest pytest-xdist pytest-timeout hypothesis pyyaml
+	$(MUJOCO4_PIP) -e '.[sim,warp,models,sb3]' pytest pytest-xdist pytest-timeout pytest-rerunfailures hypothesis pyyaml
 	touch $@
 
 # test_demo.py drives ROS 2, which is not installed there.

@@ -170,13 +170,14 @@ def test_stand_and_run_end_to_end_without_torch_or_simulator(running) -> None:
 
 def test_a_lost_state_stream_leads_to_damping_within_the_deadline(running) -> None:
     station, _, _ = running
+    rejected = station.emulator_until(lambda s: True)["commands_rejected"]  # while they found one another
     station.operator.set_fault("drop_state")
     station.operator.wait_for_mode("damp")
     assert station.operator.status["cause"] == "state_stale"
     status = station.emulator_until(lambda s: s["damping"])
     latency_s = status["damping_since_s"] - status["last_state_s"]
-    assert DAMP_S - LOOP_S <= latency_s <= DAMP_S + LOOP_S + TRANSPORT_S
-    assert status["commands_rejected"] == {}
+    assert DAMP_S - LOOP_S <= latency_s <= DAMP_S + LOOP_S + TRANSPORT_S, (status, station.operator.watchdog)
+    assert status["commands_rejected"] == rejected
     # States come back, and nothing moves until an operator asks.
     station.operator.set_fault("none")
     station.operator.wait_for(lambda s: float(s["age_s"]) < HOLD_S, 5.0, "fresh states")

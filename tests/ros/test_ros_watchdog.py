@@ -48,7 +48,9 @@ class Sender:
 
 @pytest.fixture
 def watchdog() -> Watchdog:
-    return Watchdog(LEAP_HAND, P)
+    watchdog = Watchdog(LEAP_HAND, P)
+    watchdog.listeners(1, 0.0)
+    return watchdog
 
 
 @pytest.fixture
@@ -67,6 +69,37 @@ def test_a_sender_must_begin_without_torque(watchdog: Watchdog) -> None:
     assert sender.damp(1.01) is not None
     assert sender.send(1.02) is not None
     assert watchdog.passing
+
+
+def test_nothing_passes_before_a_robot_listens() -> None:
+    watchdog = Watchdog(LEAP_HAND, P)
+    sender = Sender(watchdog)
+    assert sender.damp(1.0) is None
+    assert watchdog.trip == Trip.NO_ROBOT
+    watchdog.listeners(0, 1.005)
+    assert sender.damp(1.01) is None
+    watchdog.listeners(2, 1.015)
+    assert not watchdog.passing
+    assert sender.send(1.02) is None
+    assert sender.damp(1.03) is not None
+    assert watchdog.trips == {}
+
+
+def test_a_robot_that_no_longer_listens_trips_until_the_sender_begins_again(fed: Sender) -> None:
+    watchdog = fed.watchdog
+    watchdog.listeners(0, 10.005)
+    assert (watchdog.trip, watchdog.tripped_s, watchdog.trips) == (Trip.NO_ROBOT, 10.005, {"no_robot": 1})
+    assert fed.damp(10.01) is None
+    watchdog.listeners(1, 10.015)
+    assert fed.send(10.02) is None
+    assert fed.damp(10.03) is not None
+
+
+def test_a_stop_is_not_forgotten_when_the_robot_goes(fed: Sender) -> None:
+    fed.watchdog.estop("button", 10.001)
+    fed.watchdog.listeners(0, 10.005)
+    assert fed.damp(10.01) is None
+    assert fed.watchdog.trip == Trip.ESTOP
 
 
 def test_silence_trips_after_three_ticks_and_not_before(fed: Sender) -> None:
@@ -170,6 +203,7 @@ any_float = st.floats(allow_nan=False, allow_infinity=False, width=64)
 )
 def test_whatever_passes_is_a_command_that_the_robot_may_get(rows: list, life: float) -> None:
     watchdog = Watchdog(FRANKA_PANDA, P)
+    watchdog.listeners(1, 0.0)
     n = 7
     zero = damping_command(np.full(n, 0.1), 0.0, 0.1)
     start = CommandMessage(1.0, 1, 0.0, 0.1, np.stack([zero.position, zero.velocity, zero.effort, zero.kp, zero.kd]))

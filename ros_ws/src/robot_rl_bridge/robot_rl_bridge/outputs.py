@@ -70,6 +70,11 @@ class CommandOutput:
             self._mirror.publish(converters.target_message(command, self._names, time.time()))
         return True
 
+    @property
+    def listeners(self) -> int:
+        """How many take the commands."""
+        return self._publisher.get_subscription_count()
+
     def rehearse(self) -> None:
         """Make the last command's message again, and do not send it."""
         if self._last is not None:
@@ -119,6 +124,11 @@ class PositionOutput:
         if position is not None:
             self._positions.publish(self._message(self._names, position, command, self._period_s))
         return True
+
+    @property
+    def listeners(self) -> int:
+        """How many take the positions and, of a robot that takes gains, all of these."""
+        return min(publisher.get_subscription_count() for publisher in (self._positions, *self._gains))
 
     def close(self) -> None:
         """Destroy the publishers."""

@@ -32,6 +32,9 @@ PASSING_TOPIC = "watchdog/passing"
 """std_msgs/Bool: whether the watchdog passes our commands on. Comes with each change, and every HEARTBEAT_S."""
 HEARTBEAT_S = 0.05
 HEARTBEAT_LOST_S = 3 * HEARTBEAT_S
+NEVER_PASSED = 1_000_000
+"""Commands that count as lost before the watchdog has said for the first time that it passes them: while nobody knows
+whether the robot gets them, the check for lost commands must not be green, as it would be for its first few ticks."""
 
 # Long enough to survive two lost messages of a 20 Hz loop, short enough that a dead sender is noticed at once.
 STOP_TIME_TO_LIVE_S = 0.2
@@ -63,7 +66,7 @@ class RosRobot:
         self._forget()
 
     def _forget(self) -> None:
-        self._passed_s, self._not_passed = -math.inf, 0
+        self._passed_s, self._not_passed = -math.inf, NEVER_PASSED
         self._joints: tuple[float, Array, Array, Array | None] | None = None
         self._imu: tuple[float, Array, Array, Array] | None = None
         self._state: NumpyState | None = None
@@ -149,7 +152,8 @@ class RosRobot:
             self._output.rehearse()
 
     def health(self) -> Health | None:
-        """Commands in a row that the watchdog did not pass on, or that went to one that is gone; None without one."""
+        """Commands in a row that the watchdog did not pass on, or that went to one that is gone, and NEVER_PASSED until
+        it passes any; None without one."""
         return Health(time.monotonic(), lost_packets=self._not_passed) if self._watchdog else None
 
     def stop(self) -> None:

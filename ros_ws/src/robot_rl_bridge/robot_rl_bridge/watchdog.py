@@ -21,6 +21,7 @@ FEED_TICKS = 3
 RELEASE_S = 1.0
 """A sender silent for this long loses its place to the next one."""
 _ROUNDING = 1e-6
+_UNHEARD = "nothing subscribes to the robot's commands"
 
 Array = NDArray[np.float64]
 
@@ -31,6 +32,8 @@ class Trip(str, Enum):
     NONE = "none"
     NO_SENDER = "no_sender"
     """Nobody has started to send, or nobody who began without torque."""
+    NO_ROBOT = "no_robot"
+    """Nothing takes what is sent to the robot: its driver is not there, or not discovered yet."""
     FEED_LOST = "feed_lost"
     """The sender fell silent, or sends only what is too old, repeated or out of order."""
     EXPIRED = "expired"
@@ -48,7 +51,8 @@ class Watchdog:
 
     Whatever trips it, the robot is damped until the sender itself has sent a command without stiffness and effort: one
     that comes back from a pause with an old target does not move a robot that has sagged meanwhile. It looks at
-    commands only, never at states: what depends on the robot's motion is the safety filter's.
+    commands only, never at states: what depends on the robot's motion is the safety filter's. Nothing passes before
+    `listeners` said that somebody takes it: a sender that is told that it passes believes that the robot follows.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Watchdog:
         self.trips: Counter[str] = Counter()
         self.sender: Hashable | None = None
         self.tripped_s = -math.inf
+        self._listened = False
         self._feed_s = feed_ticks * period_s
         self._fed_s = self._expires_s = -math.inf
         self._names = robot.joint_names
@@ -99,7 +104,7 @@ class Watchdog:
         if problem := self._excess(message.values):
             self._trip(Trip.LIMIT, problem, now_s)
         elif not self.passing and self.trip != Trip.ESTOP and torque_free(command):
-            self.trip, self.reason = Trip.NONE, ""
+            self.trip, self.reason = (Trip.NONE, "") if self._listened else (Trip.NO_ROBOT, _UNHEARD)
         if not self.passing:
             return None
         self._expires_s = command.expires_s
@@ -119,6 +124,12 @@ class Watchdog:
             self._trip(Trip.FEED_LOST, f"no usable command for {silent_ms:.1f} ms", now_s)
         elif now_s >= self._expires_s:
             self._trip(Trip.EXPIRED, "the last command expired before the next one came", now_s)
+
+    def listeners(self, count: int, now_s: float) -> None:
+        """How many take what is sent to the robot. Without any it trips: when one comes back is not known exactly."""
+        self._listened = count > 0
+        if not self._listened:
+            self._trip(Trip.NO_ROBOT, _UNHEARD, now_s)
 
     def estop(self, reason: str, now_s: float) -> None:
         """Damp until `reset`."""

@@ -80,6 +80,7 @@ class WatchdogNode(Node):
         self._problem = ""
         self._told = (False, "")
         self._next_damping_s = self._next_heartbeat_s = self._next_status_s = self._next_rival_s = 0.0
+        self._next_listeners_s = 0.0
         self._passing = self.create_publisher(Bool, "~/passing", ros_compat.COMMAND_QOS)
         self._status = self.create_publisher(DiagnosticArray, STATUS_TOPIC, ros_compat.STATUS_QOS)
         self._read = Deserializer(Float64MultiArray)
@@ -97,6 +98,9 @@ class WatchdogNode(Node):
         clock.sleep_until(min(due_s, self._next_heartbeat_s, clock.now() + self.period_s))
         now = clock.now()
         self.watchdog.watch(now)
+        if now >= self._next_listeners_s:
+            self._next_listeners_s = now + HEARTBEAT_S
+            self.watchdog.listeners(self._output.listeners, now)
         self._react(now)
         if now >= self._next_heartbeat_s:
             self._next_heartbeat_s = now + HEARTBEAT_S
@@ -137,7 +141,7 @@ class WatchdogNode(Node):
             "output": self._form,
             "time_s": time.monotonic(),
         }
-        waits = watchdog.trip == Trip.NO_SENDER
+        waits = watchdog.trip in (Trip.NO_SENDER, Trip.NO_ROBOT)
         level: Level = "error" if not (watchdog.passing or waits) else "warn" if self._problem or waits else "ok"
         if watchdog.refused and level == "ok":
             level = "warn"
