@@ -30,8 +30,8 @@ BACKUPS: dict[str, tuple[BackupTier, ...]] = {
 
 
 _NOT_NEGATIVE = (
-    "hard_margin_rad", "joint_pos_error_rad", "attitude_error_rad", "base_ang_vel_trip_s", "hold_limit_s",
-    "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s", "obs_trip_s",
+    "hard_margin_rad", "joint_pos_error_rad", "joint_vel_at_rest_rad_s", "attitude_error_rad", "base_ang_vel_trip_s",
+    "hold_limit_s", "stand_duration_s", "stand_error_rad", "soft_start_s", "effort_trip_s", "obs_trip_s",
 )  # fmt: skip
 _POSITIVE_OR_NONE = (
     "tilt_trip_rad", "base_ang_vel_trip_rad_s", "self_collision_margin_m", "residual_bound_rad", "effort_clamp_share",
@@ -63,6 +63,9 @@ class SafetyProfile:
     joint_pos_error_rad: float = 0.03
     """Largest error of a sound encoder, offset of its zero included. Training's sensors err as much (offset 0.02, noise
     0.01), and a joint that leans on its end stop reads so far beyond it."""
+    joint_vel_at_rest_rad_s: float = 0.025
+    """Largest speed that a joint at rest may read for long: a slower one is no evidence that its position is frozen.
+    One unit of a Dynamixel's speed is 0.229 rpm, 0.024 rad/s: the coarsest that we know."""
     tilt_trip_rad: float | None = None
     attitude_error_rad: float = 0.09
     """Largest error of a sound orientation, as an angle: two readings may be twice as far apart at rest. Training's is

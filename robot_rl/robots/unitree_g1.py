@@ -119,6 +119,9 @@ UNITREE_G1 = RobotSpec(
         joint_inertia_kg_m2=tuple(
             _INERTIA[name.removeprefix("left_").removeprefix("right_").removesuffix("_joint")] for name in _JOINTS
         ),
+        # Not published for the G1: four steps of 1/256 rad/s, in which the vendor's GO-M8010-6 motors report speed.
+        # Their positions come in steps of 1/32768 rad, so that even a joint at rest hardly repeats one for long.
+        joint_vel_at_rest_rad_s=4 / 256,
         tilt_trip_rad=1.0,
         # A unit file may set self_collision_margin_m to 0.01, less than the 0.016 m between elbow and trunk at rest. It
         # is off by default: links stop one another in the model that policies are trained in, but nothing keeps a

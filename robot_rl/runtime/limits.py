@@ -43,6 +43,7 @@ _STRICTER = {
     "soft_margin": "higher",
     "hard_margin_rad": "lower",
     "joint_pos_error_rad": "lower",
+    "joint_vel_at_rest_rad_s": "lower",
     "tilt_trip_rad": "lower",
     "attitude_error_rad": "lower",
     "base_ang_vel_trip_rad_s": "lower",

@@ -52,6 +52,7 @@ def test_a_default_pose_outside_the_soft_limits() -> None:
         ("state_hold_s", 0.04, 0.06),
         ("soft_margin", 0.1, 0.01),
         ("hard_margin_rad", 0.01, 0.05),
+        ("joint_vel_at_rest_rad_s", 0.01, 0.05),
         ("tilt_trip_rad", 0.8, 1.2),
         ("base_ang_vel_trip_rad_s", 5.0, None),
         ("target_rate_limit_rad_s", (1.0,) * 29, (100.0,) * 29),
