@@ -33,7 +33,8 @@ class Step:
     truncated: torch.Tensor
     """(n_envs,) bool: the clock ended it; a learner bootstraps from `final_obs`. Never true where terminated is."""
     final_obs: torch.Tensor
-    """(n_envs, obs_dim) before any reset: the true successor of the previous observation. Store this."""
+    """(n_envs, obs_dim) before any reset: the true successor of the previous observation. Store this. The same
+    tensor as `obs` where nothing ended."""
     info: dict[str, torch.Tensor] = field(default_factory=dict)
     """Per-env scalars, (n_envs,): "episode_return", "episode_length" and "success" are valid where an episode ended;
     "reward/<term>" are the terms of this step's reward; "diverged" marks an episode that physics failed. Any other name

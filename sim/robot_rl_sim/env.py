@@ -143,16 +143,18 @@ class SimVecEnv:
         obs, reward, terminated, truncated = (info.pop(name) for name in ("obs", "reward", "terminated", "truncated"))
         privileged = info.pop("privileged")
         self._privileged_known = True
-        checksum, num_ended = info.pop("summary").tolist()
-        if not isfinite(checksum):
+        summary = info.pop("summary").cpu().numpy()
+        if not isfinite(summary[0]):
             for name, value in info.items():
                 if name.startswith("reward/"):
                     _check_finite(name, value)
             self._check_obs(obs)
-        if num_ended:
-            self._start((terminated | truncated).nonzero().squeeze(-1))
+        ended, present = summary[1:].nonzero()[0], obs
+        if len(ended):
+            self._start(torch.from_numpy(ended).to(self.device))
+            present = self._obs.clone()
         final_privileged = privileged if self.privileged_dim else None
-        return Step(self._obs.clone(), reward, terminated, truncated, obs, info, final_privileged)
+        return Step(present, reward, terminated, truncated, obs, info, final_privileged)
 
     def compile(self) -> None:
         """See robot_rl.env.CompilableVecEnv."""
@@ -197,8 +199,8 @@ class SimVecEnv:
 
     def _judged(self, action: Tensor, target: Tensor, diverged: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """What the step that physics made was worth, and what is seen after it: all between physics and the start of
-        new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `summary`
-        of two numbers: one that is finite unless a reward or an observation is not, and how many episodes ended."""
+        new episodes, without chance. Returns fields of Step, what goes into its info, `privileged`, and a `summary`:
+        a number that is finite unless a reward or an observation is not, and for each episode whether it ended."""
         if self._trace is not None:
             self.imperfections.sensors.update(self._trace)
         self._steps += 1
@@ -228,7 +230,7 @@ class SimVecEnv:
         step = {"obs": obs, "reward": reward, "terminated": terminated, "truncated": truncated}
         privileged = self._compute_privileged()
         self._privileged.copy_(privileged)
-        summary = torch.stack((reward.sum() + obs.sum(), (terminated | truncated).sum()))
+        summary = torch.cat(((reward.sum() + obs.sum()).unsqueeze(0), (terminated | truncated).to(obs)))
         return info | step | {"privileged": privileged, "summary": summary}
 
     def policy_inputs(self) -> dict[str, Tensor]:
@@ -335,11 +337,10 @@ class SimVecEnv:
         drawn = self.imperfections.chance.start(k)
         apart = k <= self._few
         begin, observe = (self._begin, self._observe) if apart else (self._begun, self._observed)
-        size = 1 if apart else k
-        parts = list(zip(worlds.split(size), drawn.split(size), strict=True))
+        parts = list(zip(worlds.split(1), drawn.split(1), strict=True)) if apart and k > 1 else [(worlds, drawn)]
         starts = [begin(*part) for part in parts]
         self.imperfections.randomizer.apply(worlds)
-        self.sim.set_state(worlds, *(torch.cat([start[name] for start in starts]) for name in ("qpos", "qvel")))
+        self.sim.set_state(worlds, *(_joined([start[name] for start in starts]) for name in ("qpos", "qvel")))
         for part, start in zip(parts, starts, strict=True):
             if not isfinite(observe(*part, start["command"])["checksum"].item()):
                 self._check_obs(self._obs)
@@ -407,6 +408,10 @@ class SimVecEnv:
         return {"obs": self._obs} | {
             f"{g}/{name}": value for g, group in groups.items() for name, value in group.items()
         }
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _check_finite(name: str, value: Tensor) -> None:
