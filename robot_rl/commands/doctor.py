@@ -16,6 +16,7 @@ from robot_rl.doctor.machine import (
     check_gpu,
     check_real_time,
     check_rendering,
+    check_sleep,
 )
 from robot_rl.doctor.robot import check_robot
 from robot_rl.doctor.ros import check_ros
@@ -29,6 +30,7 @@ CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     check_gpu,
     check_cpu,
     check_real_time,
+    check_sleep,
     check_disk,
     check_clock,
 )

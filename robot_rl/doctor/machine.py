@@ -78,6 +78,18 @@ def check_real_time(root: Path = ROOT) -> list[Finding]:
     return findings
 
 
+def check_sleep(root: Path = ROOT) -> list[Finding]:
+    """Whether a control process may keep the cores from sleeping between two ticks."""
+    device = root / "dev/cpu_dma_latency"
+    if not device.exists():
+        return [ok("cpu sleep", "this kernel takes no requests about it")]
+    if os.access(device, os.W_OK):
+        return [ok("cpu sleep", f"nodes with realtime_priority keep the cores awake ({device})")]
+    found = f"{device} is not writable: a core that slept for a millisecond is late, and slow at first"
+    rule = 'KERNEL=="cpu_dma_latency", GROUP="realtime", MODE="0660"'
+    return [warn("cpu sleep", found, f"put {rule} into /etc/udev/rules.d/99-robot.rules, and the user into that group")]
+
+
 def _can_raise() -> bool:
     """Try it, for a moment."""
     before = os.sched_getscheduler(0), os.sched_getparam(0)

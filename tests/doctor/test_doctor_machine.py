@@ -71,6 +71,17 @@ def test_a_system_without_proc_has_no_real_time(tmp_path: Path) -> None:
     assert by_name(machine.check_real_time(tmp_path))["real-time"].status == "warn"
 
 
+def test_whether_cores_may_be_kept_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert by_name(machine.check_sleep(tmp_path))["cpu sleep"].status == "ok"
+    root = tree(tmp_path, {"dev/cpu_dma_latency": ""})
+    assert "realtime_priority" in by_name(machine.check_sleep(root))["cpu sleep"].found
+    # Who runs the tests as root may write everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (root / "dev/cpu_dma_latency", os.W_OK))
+    found = by_name(machine.check_sleep(root))["cpu sleep"]
+    assert found.status == "warn"
+    assert 'KERNEL=="cpu_dma_latency"' in found.fix
+
+
 @pytest.mark.parametrize(
     ("governors", "status", "words"),
     [

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,9 +190,13 @@ class ParameterSpec:
 
 
 PRIORITY = ParameterSpec(
-    "realtime_priority", 0, "SCHED_FIFO priority to ask the kernel for; 0: leave the scheduling as it is.", 0, 90
+    "realtime_priority",
+    0,
+    "SCHED_FIFO priority to ask the kernel for, with cores that stay awake; 0: leave the scheduling as it is.",
+    0,
+    90,
 )
-
+CPU_LATENCY = Path("/dev/cpu_dma_latency")
 
 UNIT = ParameterSpec(
     "unit", "", "Unit file of the robot, hardware/units/<serial>.yaml, for its safety thresholds; empty: none."
@@ -203,7 +209,8 @@ def robot_of(values: Mapping[str, Any]) -> tuple[RobotSpec, tuple[str, ...]]:
 
 
 def raise_priority(priority: int) -> str:
-    """Ask for SCHED_FIFO with `priority`, for the threads that this process has now; says what was granted.
+    """Ask for SCHED_FIFO with `priority`, for the threads that this process has now, and for cores that stay awake;
+    says what was granted.
 
     The middleware's threads deliver the messages, so they are among them. Threads started later (a recorder's) are not.
     Never required: on a machine that does not grant it the loop runs as it is, and the log tells.
@@ -214,8 +221,25 @@ def raise_priority(priority: int) -> str:
         for thread in Path("/proc/self/task").iterdir():
             os.sched_setscheduler(int(thread.name), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except OSError as error:
-        return f"scheduling: SCHED_FIFO {priority} not granted ({error.strerror}): needs CAP_SYS_NICE or rtprio"
-    return f"scheduling: SCHED_FIFO {priority}"
+        granted = f"SCHED_FIFO {priority} not granted ({error.strerror}): needs CAP_SYS_NICE or rtprio"
+    else:
+        granted = f"SCHED_FIFO {priority}"
+    return f"scheduling: {granted}; {keep_cores_awake()}"
+
+
+@functools.cache
+def keep_cores_awake(device: Path = CPU_LATENCY) -> str:
+    """Ask the kernel to let no core sleep for as long as this process lives; says whether it will.
+
+    A core that waits for a state for a millisecond sleeps, deeper the longer, or is lent to somebody else's machine; it
+    comes back late and with empty caches, and a tick takes half as long again. The request counts while the file is
+    open (https://docs.kernel.org/power/pm_qos_interface.html), so nothing must be undone.
+    """
+    try:
+        os.write(os.open(device, os.O_WRONLY | os.O_CLOEXEC), struct.pack("i", 0))  # µs that waking up may take
+    except OSError as error:
+        return f"cores may sleep ({device}: {error.strerror})"
+    return "cores stay awake"
 
 
 def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:
