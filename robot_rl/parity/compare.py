@@ -29,6 +29,8 @@ _LEAST_MOVING = 10
 """Rows in which something must move fast for a lag to be looked for."""
 LATE = 0.75
 """Share of a control period from which a lag is a mistake, and not a latency that any robot has."""
+_MOST = 20.0
+"""Largest factor of a scale, up or down: what is further off comes in another unit, or is not explained by a factor."""
 _HYPOTHESES = (
     ((), 0.0), (("sign",), 1.0), (("offset",), 1.5), (("scale",), 1.5), (("sign", "offset"), 2.5),
     (("scale", "offset"), 3.0),
@@ -69,8 +71,10 @@ def compare(
         # A unit makes other mistakes superfluous; one that needs more of them makes a wrong model fit.
         simpler = [other for other in others if len(other.causes) - 1 <= len(found.causes)]
         if len(scales := [cause.value for cause in found.causes if cause.kind == "scale"]) > 1:
-            whole = _explained(signal, pair, lag * period_s, float(np.median(scales)), tolerance, doubt)
-            simpler += [whole] if len(whole.causes) < len(found.causes) else []
+            factor = float(np.median(scales))
+            whole = _explained(signal, pair, lag * period_s, factor, tolerance, doubt)
+            plausible = len(whole.causes) < len(found.causes) and 1 / _MOST < factor < _MOST
+            simpler += [whole] if plausible else []
         found = min([found, *simpler], key=lambda explanation: explanation.cost)
     return Comparison(
         causes=(*late, *found.causes),
@@ -158,6 +162,8 @@ def _explain(
     costs[3][~_far(through, limit) & (through > 0)] = np.inf
     costs[3][through < 0] += PRICE
     costs[5][~_far(a, limit) & (a > 0)] = np.inf
+    costs[3][np.abs(through) > _MOST] = np.inf
+    costs[5][np.abs(a) > _MOST] = np.inf
     chosen = costs.argmin(0)
     total = costs.min(0) + 0.5 * PRICE * ~np.eye(n, dtype=bool)
     channels = _closed(total, wrong)

@@ -107,16 +107,17 @@ def angular_velocity(flights: Sequence[Flight], quats: Sequence[Array], *, world
         if grid is None:
             return None
         rate = flight.state["imu_ang_vel_b"]
-        turned = _integral(flight.stamp_s, in_body(rate, quat) if world else rate)
-        smoothed = continuous(quat)
+        measured = _integral(flight.stamp_s, in_body(rate, quat) if world else rate)
+        # Summed from each orientation to the next, which is what rates integrate to. The rotation from the first to the
+        # last is something else: rocked about two axes at a time, a sound gyroscope seems to be a fifth too large.
+        steps = rotation_vector(multiply(conjugate(quat[:-1]), quat[1:]))
+        turned = np.concatenate((np.zeros((1, 3)), np.cumsum(steps, 0)))
 
-        def rotation(lag_s: float) -> Array:
-            before = grid.smooth(smoothed, -window / 2 - lag_s, _SMOOTH_S)
-            after = grid.smooth(smoothed, window / 2 - lag_s, _SMOOTH_S)
-            return rotation_vector(multiply(conjugate(before), after))
+        def change(values: Array, lag_s: float) -> Array:
+            after, before = window / 2 - lag_s, -window / 2 - lag_s
+            return grid.smooth(values, after, _SMOOTH_S) - grid.smooth(values, before, _SMOOTH_S)
 
-        x = grid.smooth(turned, window / 2, _SMOOTH_S) - grid.smooth(turned, -window / 2, _SMOOTH_S)
-        return Pair(x, rotation, grid.independent(window))
+        return Pair(change(measured, 0.0), lambda lag_s: change(turned, lag_s), grid.independent(window))
 
     return _compared("imu_ang_vel_b", map(pair, flights, quats), ANG_VEL, period_s, _LAGS)
 
@@ -152,12 +153,6 @@ def in_body(vector: Array, quat: Array) -> Array:
     w, xyz = quat[:, :1], -quat[:, 1:]
     across = 2 * np.cross(xyz, vector)
     return vector + w * across + np.cross(xyz, across)
-
-
-def continuous(quat: Array) -> Array:
-    """The same orientations, where none follows its opposite sign."""
-    flips = np.where((quat[1:] * quat[:-1]).sum(1) < 0, -1.0, 1.0)
-    return quat * np.concatenate(([1.0], np.cumprod(flips)))[:, None]
 
 
 def rotation_vector(quat: Array) -> Array:

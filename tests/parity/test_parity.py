@@ -240,6 +240,25 @@ def test_mistakes_of_the_imu(edit: Callable[[Flight], Flight], expected: tuple) 
     assert named(edit(FLIGHTS["unitree_g1"])) == {expected}
 
 
+@pytest.mark.parametrize("phase", [1.05, 4.2])
+def test_a_base_that_wobbles_about_all_axes_at_a_time_says_nothing_against_its_gyroscope(phase: float) -> None:
+    """Body rates integrate to something else than the rotation from start to end (Goodman and Robinson 1958): here
+    pitch times yaw makes a roll, which seems to have the wrong sign at one phase, and the wrong size at another."""
+    rng, good = np.random.default_rng(0), FLIGHTS["unitree_g1"]
+    t, fine_s = good.stamp_s - good.stamp_s[0], 1e-4
+    fine = np.arange(-fine_s, t[-1] + fine_s, fine_s)
+    roll, pitch, yaw = 0.1 * np.sin(3.5 * fine + phase), 0.35 * np.cos(7 * fine), 0.35 * np.sin(10.5 * fine + 0.8)
+    vector = np.stack((roll, pitch, yaw), 1)
+    angle = np.linalg.norm(vector, axis=1, keepdims=True)
+    quat = np.concatenate((np.cos(angle / 2), np.sin(angle / 2) * vector / angle), 1)
+    turn = rotation_vector(multiply(quat[:-1] * [1, -1, -1, -1], quat[1:])) / fine_s
+    at = np.searchsorted(fine, t - 1e-9)
+    state = {"imu_quat_wxyz": quat[at], "imu_ang_vel_b": turn[at - 1]}
+    state["imu_lin_acc_b"] = G_M_S2 * matrix(quat[at])[:, 2]
+    noisy = {f: v + NOISE[f] * rng.uniform(-1, 1, v.shape) for f, v in state.items()}
+    assert named(good.with_state(**noisy)) == set()
+
+
 def test_a_sensor_that_is_scaled_is_one_mistake_and_an_axis_of_it_another() -> None:
     good = FLIGHTS["unitree_g1"]
     (cause,) = diagnose(columns(good, "imu_ang_vel_b", times(1.7))).causes

@@ -14,7 +14,7 @@ from robot_rl.parity.causes import Cause
 from robot_rl.parity.diagnose import diagnose
 from robot_rl.parity.flight import Flight
 from robot_rl.robots import LEAP_HAND
-from robot_rl_sim.parity.benchmark import LOOP_PERIOD_S, Case, is_it, policy_path, table, to_wiggle
+from robot_rl_sim.parity.benchmark import LOOP_PERIOD_S, Case, is_it, judge, policy_path, table, to_wiggle
 from robot_rl_sim.parity.expectation import errors, expect
 from robot_rl_sim.parity.flights import fly
 from robot_rl_sim.parity.mismatches import Mismatch, MismatchedRobot
@@ -46,6 +46,14 @@ def test_a_mistake_that_is_there_while_the_policy_runs(bundle: Bundle, mismatch:
     causes = diagnose(fly(bundle, (mismatch,), 5, LOOP_PERIOD_S)).causes
     assert len(causes) == 1
     assert is_it(causes[0], mismatch)
+
+
+def test_few_rows_are_not_explained_by_a_factor_that_no_driver_has(bundle: Bundle) -> None:
+    """With a lag as well, a joint that goes the wrong way once looked like one with 276 times its target."""
+    case = judge(bundle, 2, 130_066)
+    assert [(m.kind, m.signal) for m in case.mismatches] == [("sign", "target"), ("lag", "target")]
+    assert case.wrong == ()
+    assert case.missing == ()
 
 
 @pytest.mark.parametrize(
