@@ -30,7 +30,8 @@ _LEAST_MOVING = 10
 LATE = 0.75
 """Share of a control period from which a lag is a mistake, and not a latency that any robot has."""
 _MOST = 20.0
-"""Largest factor of a scale, up or down: what is further off comes in another unit, or is not explained by a factor."""
+"""Largest factor of a scale, and of a whole signal the inverse of the least: what is further off comes in another unit,
+or is not explained by a factor. One channel alone may be as good as dead."""
 _HYPOTHESES = (
     ((), 0.0), (("sign",), 1.0), (("offset",), 1.5), (("scale",), 1.5), (("sign", "offset"), 2.5),
     (("scale", "offset"), 3.0),

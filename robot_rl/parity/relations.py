@@ -62,6 +62,11 @@ class _Grid:
         total = _integral(self.at, values)
         return (self.sample(total, shift_s + width_s / 2) - self.sample(total, shift_s - width_s / 2)) / width_s
 
+    def change(self, values: Array, window_s: float, lag_s: float = 0.0) -> Array:
+        """From start to end of a window centred `lag_s` before each time, both ends smoothed."""
+        after, before = window_s / 2 - lag_s, -window_s / 2 - lag_s
+        return self.smooth(values, after, _SMOOTH_S) - self.smooth(values, before, _SMOOTH_S)
+
     def independent(self, window_s: float) -> float:
         """How many windows of it do not overlap."""
         return max(10.0, (self.t[-1] - self.t[0]) / window_s)
@@ -82,11 +87,9 @@ def joint_velocity(flights: Sequence[Flight]) -> Comparison | None:
             return None
         pos, travel = flight.state["joint_pos"], _integral(flight.stamp_s, flight.state["joint_vel"])
 
-        def change(values: Array, lag_s: float) -> Array:
-            after, before = window / 2 - lag_s, -window / 2 - lag_s
-            return grid.smooth(values, after, _SMOOTH_S) - grid.smooth(values, before, _SMOOTH_S)
-
-        return Pair(change(travel, 0.0), lambda lag_s: change(pos, lag_s), grid.independent(window))
+        return Pair(
+            grid.change(travel, window), lambda lag_s: grid.change(pos, window, lag_s), grid.independent(window)
+        )
 
     return _compared("joint_vel", map(pair, flights), JOINT_VEL, period_s, _LAGS)
 
@@ -113,11 +116,9 @@ def angular_velocity(flights: Sequence[Flight], quats: Sequence[Array], *, world
         steps = rotation_vector(multiply(conjugate(quat[:-1]), quat[1:]))
         turned = np.concatenate((np.zeros((1, 3)), np.cumsum(steps, 0)))
 
-        def change(values: Array, lag_s: float) -> Array:
-            after, before = window / 2 - lag_s, -window / 2 - lag_s
-            return grid.smooth(values, after, _SMOOTH_S) - grid.smooth(values, before, _SMOOTH_S)
-
-        return Pair(change(measured, 0.0), lambda lag_s: change(turned, lag_s), grid.independent(window))
+        return Pair(
+            grid.change(measured, window), lambda lag_s: grid.change(turned, window, lag_s), grid.independent(window)
+        )
 
     return _compared("imu_ang_vel_b", map(pair, flights, quats), ANG_VEL, period_s, _LAGS)
 

@@ -215,7 +215,9 @@ def test_cores_that_may_sleep_are_told_of(tmp_path: Path) -> None:
     assert ros_compat.keep_cores_awake(missing) == f"cores may sleep ({missing}: No such file or directory)"
 
 
-@pytest.mark.skipif(not os.access("/dev/cpu_dma_latency", os.W_OK), reason="the kernel takes no such request")
+@pytest.mark.skipif(
+    not os.access("/dev/cpu_dma_latency", os.W_OK), reason="/dev/cpu_dma_latency is not there, or not ours to write"
+)
 def test_a_node_with_priority_keeps_the_machine_awake_and_one_without_does_not(start_node) -> None:
     def holds(name: str, priority: int) -> bool:
         node = start_node("watchdog_node", name, robot="leap_hand", realtime_priority=priority)

@@ -15,7 +15,7 @@ from typing import Any
 from rclpy.node import Node
 
 from robot_rl.contract import JointCommand, NumpyState
-from robot_rl.errors import ConfigError
+from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import RobotSpec
 from robot_rl.robots.unit import UnitConfig
 from robot_rl.runtime.interface import Health
@@ -42,7 +42,8 @@ class RosDriver:
         self._robot: RosRobot | None = None
 
     def connect(self) -> None:
-        """Find state publisher and watchdog. Raises RobotRLError naming what is missing."""
+        """Find state publisher and watchdog, and damp until that passes it on. Raises RobotRLError naming what is
+        missing."""
         if self._robot is not None:
             return
         try:
@@ -53,6 +54,11 @@ class RosDriver:
             robot.open()
             ros_compat.spin_while(self._executor, lambda: bool(robot.problems()), self._connect_s)
             robot.connect()
+            # Whoever drives the robot next may take what it sends for what the robot gets.
+            if not ros_compat.spin_while(self._executor, lambda: _damp(robot), self._connect_s):
+                raise RobotRLError(
+                    f"robot {self.spec.name!r} is not connected: the watchdog passes no damping on to it"
+                )
         except BaseException:
             self.stop()
             raise
@@ -96,6 +102,13 @@ class RosDriver:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _damp(robot: RosRobot) -> bool:
+    """Send one damping command; whether the watchdog did not pass them on so far."""
+    robot.stop()
+    health = robot.health()
+    return health is None or health.lost_packets > 0
 
 
 def connect(spec: RobotSpec, unit: UnitConfig | None = None) -> RosDriver:
