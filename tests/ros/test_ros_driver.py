@@ -61,7 +61,7 @@ def test_a_connected_robot_gets_what_is_sent_and_a_stopped_one_is_not_connected(
         button.publish(Bool(data=True))
         ros_compat.spin_until(executor, time.monotonic() + 0.3)
     with pytest.raises(RobotRLError, match="the watchdog passes no damping on"):
-        RosDriver(LEAP_HAND, connect_s=2.0).connect()
+        RosDriver(LEAP_HAND, connect_s=6.0).connect()
 
 
 @pytest.mark.slow
