@@ -23,6 +23,16 @@ _COLUMNS[1, 3, 2], _COLUMNS[0, 2, 2] = 2.0, -2.0
 _COLUMNS[2, 3, 5], _COLUMNS[0, 1, 5] = 2.0, 2.0
 _COLUMNS = _COLUMNS.flatten(0, 1)
 
+# Entry [4 i + j, k]: what a_i b_j adds to component k of the product of a and b.
+_PRODUCT = torch.zeros(4, 4, 4)
+_PRODUCT[0, [0, 1, 2, 3], [0, 1, 2, 3]] = 1.0
+_PRODUCT[[1, 2, 3], 0, [1, 2, 3]] = 1.0
+_PRODUCT[[1, 2, 3], [1, 2, 3], 0] = -1.0
+_PRODUCT[[1, 2, 3], [2, 3, 1], [3, 1, 2]] = 1.0
+_PRODUCT[[2, 3, 1], [1, 2, 3], [3, 1, 2]] = -1.0
+_PRODUCT = _PRODUCT.flatten(0, 1)
+_CONJUGATE = torch.tensor([1.0, -1.0, -1.0, -1.0])
+
 
 def bilinear(a: Tensor, b: Tensor, form: Tensor) -> Tensor:
     """Sum over i, j of a_i b_j form[i * size of b + j]: (n, p), (n, q), (p q, k) -> (n, k).
@@ -56,14 +66,12 @@ def in_body(vector: Tensor, quat_wxyz: Tensor) -> Tensor:
 
 def conjugate(quat_wxyz: Tensor) -> Tensor:
     """The opposite rotation (n, 4) of a unit quaternion (n, 4)."""
-    return torch.cat((quat_wxyz[:, :1], -quat_wxyz[:, 1:]), dim=-1)
+    return quat_wxyz * _CONJUGATE.to(quat_wxyz)
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton product (n, 4): first the rotation b, then a."""
-    aw, av, bw, bv = a[:, :1], a[:, 1:], b[:, :1], b[:, 1:]
-    w = aw * bw - (av * bv).sum(-1, keepdim=True)
-    return torch.cat((w, aw * bv + bw * av + torch.cross(av, bv, dim=-1)), dim=-1)
+    return bilinear(a, b, _PRODUCT.to(a))
 
 
 def rotation_columns(quat_wxyz: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, reduce
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from robot_rl.contract import EpisodeSpec, RobotState
 from robot_rl.env import Step
 from robot_rl.errors import CheckpointError, EnvError
 from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.divergence import Divergence, Origin, record, write
 from robot_rl_sim.imperfections import Imperfections
 from robot_rl_sim.mdp import Mdp, Transition
@@ -104,6 +105,8 @@ class SimVecEnv:
         self._judge: Callable[..., dict[str, Tensor]] = self._judged
         self._begin: Callable[..., dict[str, Tensor]] = self._begun
         self._observe: Callable[..., dict[str, Tensor]] = self._observed
+        self._unrefreshed: list[Tensor] = []
+        """Worlds of which physics has not computed yet what they read at the start of their episodes."""
         self._few = 0
         """So many episodes are started one by one."""
         self._filter: TargetFilter | None = None
@@ -175,6 +178,9 @@ class SimVecEnv:
     def privileged(self) -> Tensor:
         """(n_envs, privileged_dim) of the states after the last step or reset: for critics."""
         if not self._privileged_known:
+            if self._unrefreshed:
+                self.sim.refresh(torch.cat(self._unrefreshed).unique())
+                self._unrefreshed.clear()
             self._privileged.copy_(self._compute_privileged())
             self._privileged_known = True
         return self._privileged.clone()
@@ -206,7 +212,7 @@ class SimVecEnv:
         self._steps += 1
         chance = self.imperfections.of_step(drawn)
         outcome = self.mdp.outcome(self._transition(action), chance.outcome)
-        reward = torch.stack(tuple(outcome.rewards.values())).sum(0)
+        reward = reduce(torch.add, outcome.rewards.values())
         terminated, alive = outcome.terminated, ~outcome.terminated
         truncated = ((self._steps >= self.max_episode_steps) | diverged) & alive
         self._return += reward
@@ -295,6 +301,7 @@ class SimVecEnv:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything needed to go on exactly from here."""
+        self.privileged()  # which physics may have to compute
         sim = {f"sim/{name}": value for name, value in self.sim.state_dict().items()}
         chance = {f"chance/{name}": value for name, value in self.imperfections.chance.state_dict().items()}
         return {name: value.clone() for name, value in (self._tensors() | chance).items()} | sim
@@ -311,14 +318,16 @@ class SimVecEnv:
             raise CheckpointError(f"environment state does not fit; different or missing: {differing}")
         self.sim.load_state_dict(parts["sim/"])
         self.imperfections.chance.load_state_dict(parts["chance/"])
-        self._privileged_known = False
         for name, value in own.items():
             value.copy_(state[name])
+        self._privileged_known = True
+        self._unrefreshed.clear()
 
     def _advance(self, ctrl: Tensor, qpos: Tensor, qvel: Tensor) -> Tensor:
         """Physics for one control period from states (n, nq) and (n, nv); returns which worlds failed (n,), which are
         back there."""
         self.sim.step(ctrl)
+        self._unrefreshed.clear()
         if not self.sim.any_failed:
             return self._none_failed
         failed = self.sim.failed
@@ -340,25 +349,35 @@ class SimVecEnv:
         parts = list(zip(worlds.split(1), drawn.split(1), strict=True)) if apart and k > 1 else [(worlds, drawn)]
         starts = [begin(*part) for part in parts]
         self.imperfections.randomizer.apply(worlds)
-        self.sim.set_state(worlds, *(_joined([start[name] for start in starts]) for name in ("qpos", "qvel")))
-        for part, start in zip(parts, starts, strict=True):
-            if not isfinite(observe(*part, start["command"])["checksum"].item()):
+        if self.imperfections.sensors.computed:
+            self.sim.refresh(worlds)
+            starts = [observe(*part, start["command"]) for part, start in zip(parts, starts, strict=True)]
+        else:
+            self._unrefreshed.append(worlds)
+        for start in starts:
+            if not isfinite(start["checksum"].item()):
                 self._check_obs(self._obs)
 
     def _begun(self, worlds: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-        """The start and the dynamics of new episodes in `worlds` (k,), by `drawn`, a row of chance for each. This and
-        `_observed` is what a start does besides physics, and what `compile` compiles."""
-        chance = self.imperfections.of_start(drawn)
+        """The start and the dynamics of new episodes in `worlds` (k,), by `drawn`, a row of chance for each; with the
+        first observation, unless physics must compute first what is read. This and `_observed` is what a start does
+        besides physics, and what `compile` compiles."""
+        chance, own = self.imperfections.of_start(drawn), self.imperfections
         start = self.mdp.start(worlds, chance.start)
         self.draws.set(worlds, chance.draws)
-        self.imperfections.randomizer.write(worlds)
-        return {"qpos": start.qpos, "qvel": start.qvel, "command": start.command}
+        own.randomizer.write(worlds)
+        self.sim.write_state(worlds, start.qpos, start.qvel)
+        if own.sensors.computed:
+            return {"command": start.command}
+        return self._observed(worlds, drawn, start.command, self.sim.view(start.qpos, start.qvel))
 
-    def _observed(self, worlds: Tensor, drawn: Tensor, command: Tensor) -> dict[str, Tensor]:
-        """The first observation of the episodes that began in `worlds` (k,)."""
+    def _observed(
+        self, worlds: Tensor, drawn: Tensor, command: Tensor, states: StateView | None = None
+    ) -> dict[str, Tensor]:
+        """The first observation of the episodes that began in `worlds` (k,), by default of what the physics has."""
         own, chance = self.imperfections, self.imperfections.of_start(drawn)
-        own.sensors.reset(worlds)
-        inputs = self.policy_io.state_inputs(own.sensors.reading(chance.reading, worlds))
+        own.sensors.reset(worlds, states)
+        inputs = self.policy_io.state_inputs(own.sensors.reading(chance.reading, worlds, states))
         if "command" in self._inputs:
             inputs["command"] = command
         inputs |= self.policy_io.start_memory(inputs)
@@ -405,13 +424,9 @@ class SimVecEnv:
             "mdp": self.mdp.state,
             **self.imperfections.state,
         }
-        return {"obs": self._obs} | {
+        return {"obs": self._obs, "privileged": self._privileged} | {
             f"{g}/{name}": value for g, group in groups.items() for name, value in group.items()
         }
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _check_finite(name: str, value: Tensor) -> None:

@@ -18,6 +18,8 @@ from robot_rl_sim.symmetry import DIRECTION, ROTATION, joint_entries
 
 OBJECT = ("object_pos", "object_quat_wxyz")
 """What a camera measures."""
+COMPUTED = ("joint_effort", "imu_lin_acc_b")
+"""What is no part of qpos or qvel."""
 
 
 class Now(Protocol):

@@ -16,7 +16,7 @@ from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.draws import Draws, gaussian
 from robot_rl_sim.sensor_config import ORIENTATIONS, SensorConfig, SensorsConfig
-from robot_rl_sim.sensor_readings import OBJECT, Now, error_mirror, make_readings
+from robot_rl_sim.sensor_readings import COMPUTED, OBJECT, Now, error_mirror, make_readings
 from robot_rl_sim.sensor_timing import Timing
 
 # Entry [3 i + j, k]: what q_i r_j adds to component k of q (0, r) / 2, for q = (w, x, y, z).
@@ -126,8 +126,14 @@ class Sensors:
         assert self._timing is not None
         return self._timing.arrived()
 
-    def reset(self, worlds: Tensor) -> None:
-        """New episodes begin in `worlds` (k,): their states are set and their draws drawn."""
+    @property
+    def computed(self) -> bool:
+        """Whether what is read is more than positions and speeds: physics must compute it."""
+        return any(f in COMPUTED for f in self._readings)
+
+    def reset(self, worlds: Tensor, states: StateView | None = None) -> None:
+        """New episodes begin in `worlds` (k,) from `states` (k, ...), by default those that the physics has: they are
+        set and their draws drawn."""
         if self._bias_columns:
             drawn = self._draws.values[worlds]
             zero = drawn.new_zeros(len(worlds), 1)
@@ -139,7 +145,7 @@ class Sensors:
             ]
             self._bias.index_copy_(0, worlds, torch.cat(columns, 1))
         if self._timing:
-            self._timing.reset(worlds, self._true(self._now)[worlds])
+            self._timing.reset(worlds, self._true(self._now)[worlds] if states is None else self._true(states))
 
     def update(self, trace: StateView) -> None:
         """Take in the states after each of the physics steps since the last call, (n, k, ...) each."""
@@ -171,14 +177,18 @@ class Sensors:
             normal = torch.randn(errors.shape, generator=generator, device=errors.device)
             errors.copy_(torch.where(self._gaussian, normal, errors))
 
-    def reading(self, drawn: Tensor, worlds: Tensor | None = None) -> RobotState[Tensor]:
-        """`read`, by `drawn` (k, draws) in [0, 1), after `draw_normal`."""
+    def reading(
+        self, drawn: Tensor, worlds: Tensor | None = None, states: StateView | None = None
+    ) -> RobotState[Tensor]:
+        """`read`, by `drawn` (k, draws) in [0, 1), after `draw_normal`; of `states` (k, ...) of `worlds`, or of those
+        that the physics has."""
         errors, timing = drawn.tensor_split((self._errors_drawn,), 1)
         if self._distributions:
             errors = torch.where(self._gaussian, errors, 2 * errors - 1)
         late = self._timing.fields if self._timing else ()
-        true = {f: reading(self._now) for f, reading in self._readings.items() if f not in late}
-        true = {f: value if worlds is None else value[worlds] for f, value in true.items()}
+        true = {f: reading(states or self._now) for f, reading in self._readings.items() if f not in late}
+        if worlds is not None and states is None:
+            true = {f: value[worlds] for f, value in true.items()}
         if self._timing is None:
             fields = self._with_errors(true, errors, worlds)
         else:

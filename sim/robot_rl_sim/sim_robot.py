@@ -24,6 +24,7 @@ from robot_rl.contract import JointCommand, NumpyState, RobotState
 from robot_rl.errors import ConfigError, ContractError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.interface import Clock, MonotonicClock
+from robot_rl_sim.backends.addresses import state_columns
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.draws import Draws
 from robot_rl_sim.models import default_qpos, reach_m
@@ -88,6 +89,7 @@ class SimRobot:
         joints = [self._model.joint(name) for name in spec.joint_names]
         self._qpos = np.array([j.qposadr[0] for j in joints])
         self._dof = np.array([j.dofadr[0] for j in joints])
+        self._columns = state_columns(self._model, (torch.from_numpy(self._qpos), torch.from_numpy(self._dof)))
         # Where a person would fix the straps. Held by the pelvis, a limp humanoid's trunk would fold over it.
         self._trunk = int(self._model.body_mass.argmax())
         self._connected = False
@@ -111,8 +113,7 @@ class SimRobot:
         return self._view(self._data.qpos[None], self._data.qvel[None], self._torque[None], self._data.sensordata[None])
 
     def _view(self, *arrays: Array) -> StateView:
-        columns = torch.from_numpy(self._qpos), torch.from_numpy(self._dof)
-        return StateView(self._model, columns, *(torch.from_numpy(a) for a in arrays))
+        return StateView(self._model, self._columns, *(torch.from_numpy(a) for a in arrays))
 
     def reset(self) -> None:
         """Back to the start pose at the clock's now, with no command and no measurement under way."""

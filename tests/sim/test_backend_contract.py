@@ -162,6 +162,34 @@ def test_state_can_be_written(sim: BatchSim) -> None:
     assert_near(sim.qpos[:, SLIDE], torch.tensor([cart(x, v, [0.0] * SUBSTEPS)[0] for x, v in start.tolist()]))
 
 
+def test_a_state_that_is_written_is_as_one_that_is_set_but_for_what_it_reads(make: Callable[[], BatchSim]) -> None:
+    written, whole = make(), make()
+    worlds, qpos, qvel = torch.tensor([1, 3]), QPOS[:2].clone(), QVEL[:2].clone()
+    qpos[:, SLIDE], qvel[:, SWING] = torch.tensor([0.2, -0.3]), torch.tensor([1.0, 2.0])
+    for sim in (written, whole):
+        sim.step(targets(0))
+    whole.set_state(worlds, qpos, qvel)
+    written.write_state(worlds, qpos, qvel)
+    assert torch.equal(written.qpos, whole.qpos)
+    assert torch.equal(written.qvel, whole.qvel)
+    written.refresh(worlds)
+    assert torch.equal(everything(written, [0, 1, 2, 3]), everything(whole, [0, 1, 2, 3]))
+    written.write_state(worlds, qpos, qvel)
+    for sim in (written, whole):
+        sim.step(targets(1))
+    assert torch.equal(everything(written, [0, 1, 2, 3]), everything(whole, [0, 1, 2, 3]))
+
+
+def test_any_state_can_be_seen_as_the_worlds_are(sim: BatchSim) -> None:
+    qpos, qvel = torch.rand(3, 9), torch.rand(3, 8)
+    view = sim.view(qpos, qvel)
+    assert torch.equal(view.joint_pos, qpos[:, :2])
+    assert torch.equal(view.joint_vel, qvel[:, :2])
+    pose, speed = view.free_joint("ball")
+    assert torch.equal(pose, qpos[:, 2:])
+    assert torch.equal(speed, qvel[:, 2:])
+
+
 def cart(x: float, v: float, ctrl: list[float], mass: float = CART_KG, damping: float = 0.0) -> tuple[float, float]:
     """The cart after one physics step for each target. Damping is integrated implicitly."""
     for u in ctrl:

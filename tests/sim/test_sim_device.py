@@ -15,6 +15,7 @@ from robot_rl.env import get_task
 from robot_rl.training.config import make_config
 from robot_rl.training.loop import resume, train
 from robot_rl_sim.backends.batch_sim import BatchSim
+from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.env import SimVecEnv
 from robot_rl_sim.tasks import TASKS, assemble
 
@@ -56,6 +57,17 @@ class SimThere:
 
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         self.here.set_state(*(brought_here(x) for x in (worlds, qpos, qvel)))
+
+    def write_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        self.here.write_state(*(brought_here(x) for x in (worlds, qpos, qvel)))
+
+    def refresh(self, worlds: Tensor) -> None:
+        self.here.refresh(brought_here(worlds))
+
+    def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
+        assert isinstance(qpos, There)
+        assert isinstance(qvel, There)
+        return self.here.view(qpos, qvel)
 
     def step(self, ctrl: Tensor) -> None:
         self.here.step(brought_here(ctrl))

@@ -14,6 +14,7 @@ from robot_rl_sim.randomization import NOMINAL, RandomizationConfig
 from robot_rl_sim.sensor_config import PERFECT, SensorConfig, SensorsConfig
 from robot_rl_sim.tasks import TASKS
 from robot_rl_sim.tasks.assemble import assemble
+from robot_rl_sim.tasks.cube_reorient.scene import touch_sensor
 from robot_rl_sim.tasks.g1_balance.mdp import G1Balance
 from robot_rl_sim.tasks.reach.hands import LEAP
 from robot_rl_sim.tasks.reach.mdp import Reach, ReachConfig
@@ -50,8 +51,10 @@ def rollout(env, steps: int, seed: int = 0) -> list[torch.Tensor]:
     """Everything that a learner sees, step by step."""
     seen = []
     for action in actions(env, steps, seed):
+        privileged = env.privileged()
         s = env.step(action)
         seen += [s.obs, s.reward, s.terminated, s.truncated, s.final_obs, *s.info.values()]
+        seen += [privileged] if s.final_privileged is None else [privileged, s.final_privileged]
     return seen
 
 
@@ -121,6 +124,8 @@ def test_the_seed_decides_everything(make) -> None:
         g1_env,
         lambda: leap_env(randomization=EVERYTHING),
         lambda: g1_env(randomization=EVERYTHING),
+        lambda: TASKS["leap-cube"].make_env(num_envs=3, seed=0),
+        lambda: TASKS["g1-velocity"].make_env(num_envs=3, seed=0),
     ],
 )
 def test_goes_on_bit_for_bit_from_a_saved_state(make) -> None:
@@ -297,6 +302,26 @@ def test_critics_are_told_what_was_drawn_only_where_they_should_be() -> None:
     assert ended.truncated.all()
     assert torch.equal(ended.final_privileged, before)
     assert not torch.equal(told.privileged(), before)
+
+
+def test_critics_are_told_of_contacts_and_efforts_of_an_episode_that_has_just_begun() -> None:
+    """Against a forward pass of MuJoCo at the start; and to tell them changes nothing."""
+    tips = [touch_sensor(chain.name) for chain in LEAP.robot.chains]
+    env, unasked = (TASKS["leap-cube"].make_env(num_envs=8, seed=2) for _ in range(2))
+    ended = torch.zeros(8, dtype=torch.bool)
+    for action in actions(env, 60):
+        step, same = env.step(action), unasked.step(action)
+        assert torch.equal(step.obs, same.obs)
+        assert torch.equal(step.reward, same.reward)
+        env.privileged()
+        for world in (step.terminated | step.truncated).nonzero().flatten().tolist():
+            ended[world] = True
+            start = env.sim.snapshot(world)
+            torch.testing.assert_close(env.sim.joint_effort[world], torch.from_numpy(start.actuator_force.copy()))
+            touch = torch.cat([env.sim.sensor(tip) for tip in tips], 1)[world]
+            expected = [start.sensor(tip).data[0] for tip in tips]
+            torch.testing.assert_close(touch, torch.tensor(expected, dtype=touch.dtype))
+    assert ended.sum() >= 2
 
 
 def test_servos_regulate_what_their_own_encoders_say() -> None:

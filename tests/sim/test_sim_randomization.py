@@ -149,7 +149,7 @@ def test_only_the_worlds_asked_for_change() -> None:
 def test_nominal_touches_nothing_and_draws_nothing() -> None:
     sim = leap(2)
     _, draws = randomize(sim, NOMINAL)
-    assert set(sim.state_dict()) == {"rows"}
+    assert set(sim.state_dict()) == {"rows", "joint_effort", "sensordata"}
     assert draws.values.shape == (2, 0)
 
 

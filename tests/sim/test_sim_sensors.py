@@ -11,6 +11,7 @@ import torch
 from robot_rl.errors import ConfigError
 from robot_rl.networks.rotation import conjugate, gravity_in_body, multiply, rotate, rotation_angle
 from robot_rl.robots import LEAP_HAND, UNITREE_G1
+from robot_rl_sim.backends.addresses import state_columns
 from robot_rl_sim.backends.mujoco_cpu import MujocoCpuSim
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.draws import Draws
@@ -62,7 +63,8 @@ class Signals:
 
     def _view(self, rows: torch.Tensor) -> StateView:
         empty = torch.zeros(*rows.shape[:-1], 0)
-        return StateView(self.model, (slice(0, 16), slice(0, 16)), rows, 10 * rows, empty, empty)
+        columns = state_columns(self.model, (slice(0, 16), slice(0, 16)))
+        return StateView(self.model, columns, rows, 10 * rows, empty, empty)
 
     def __getattr__(self, name: str):
         return getattr(self._view(self.signals[self.row]), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import mujoco
 import torch
@@ -10,6 +11,23 @@ from torch import Tensor
 
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StateColumns:
+    """Where things are in qpos, qvel and sensor data."""
+
+    joint_pos: slice | Tensor
+    """The robot's joints in qpos, and in qvel."""
+    joint_vel: slice | Tensor
+    sensors: Mapping[str, slice]
+    free_joints: Mapping[str, tuple[slice, slice]]
+    """Columns of qpos and of qvel of each body with a free joint."""
+
+
+def state_columns(model: mujoco.MjModel, joints: tuple[slice | Tensor, slice | Tensor]) -> StateColumns:
+    """All columns of a model whose robot has its joints in those of `joint_columns`."""
+    return StateColumns(*joints, sensor_columns(model), free_joint_columns(model))
 
 
 def joint_columns(

@@ -29,8 +29,8 @@ class BatchSim(Protocol):
     """Physics steps in one control period."""
     device: torch.device
     stays: bool
-    """Whether every tensor stays where it is and is up to date whenever physics or `set_state` returns: then compiled
-    code can go on reading it without asking again."""
+    """Whether every tensor stays where it is and is up to date whenever physics, `set_state` or `refresh` returns: then
+    compiled code can go on reading it without asking again. `write_state` can be compiled, too."""
     qpos: Tensor
     """(num_worlds, nq); writable."""
     qvel: Tensor
@@ -80,6 +80,10 @@ class BatchSim(Protocol):
         from the first call on. Sensors and efforts are those before the step, as in `sensor`."""
         ...
 
+    def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
+        """Any states (k, nq) and (k, nv) of the model, without efforts and sensors."""
+        ...
+
     def nominal(self, name: str) -> Tensor:
         """The model field `name` (...) as it was loaded; a copy. Options are named as in "opt.gravity"."""
         ...
@@ -94,6 +98,14 @@ class BatchSim(Protocol):
 
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Start `worlds` (k,) afresh from qpos (k, nq) and qvel (k, nv), at time 0, without memory of the past."""
+        ...
+
+    def write_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """`set_state` without `refresh`: efforts and sensors of `worlds` stay what they were until that or a step."""
+        ...
+
+    def refresh(self, worlds: Tensor) -> None:
+        """Compute the efforts and sensors of `worlds` (k,), whose states were written."""
         ...
 
     def step(self, ctrl: Tensor) -> None:

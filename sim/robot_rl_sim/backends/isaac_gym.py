@@ -33,7 +33,7 @@ from torch import Tensor
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.networks.rotation import in_body, rotate
 from robot_rl.robots import RobotSpec
-from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses
+from robot_rl_sim.backends.addresses import free_joint_addresses, joint_addresses, state_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.isaac_gym_assets import (
     Actor,
@@ -90,8 +90,9 @@ class IsaacGymSim:
         first_qpos, self._first_dof = joint_addresses(model, robot)
         self.qpos = torch.from_numpy(model.qpos0).float().repeat(num_worlds, 1)
         self.qvel = torch.zeros(num_worlds, model.nv)
-        self.joint_pos = self.qpos[:, first_qpos : first_qpos + n]
-        self.joint_vel = self.qvel[:, self._first_dof : self._first_dof + n]
+        joints = (slice(first_qpos, first_qpos + n), slice(self._first_dof, self._first_dof + n))
+        self._columns = state_columns(model, joints)
+        self.joint_pos, self.joint_vel = self.qpos[:, joints[0]], self.qvel[:, joints[1]]
         self.joint_effort = torch.zeros(num_worlds, n)
         self.failed = torch.zeros(num_worlds, dtype=torch.bool)
         self._fields: dict[str, Tensor] = {}
@@ -137,6 +138,9 @@ class IsaacGymSim:
     def trace(self) -> StateView:
         raise ConfigError("the Isaac Gym backend does not tell of single physics steps, so sensors cannot be late")
 
+    def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
+        return StateView(self.model, self._columns, qpos, qvel)
+
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity
 
@@ -159,11 +163,17 @@ class IsaacGymSim:
         return bool(self.failed.any())
 
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        self.write_state(worlds, qpos, qvel)
+        self.refresh(worlds)
+
+    def write_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         self.qpos[worlds] = qpos.to(self.qpos)
         self.qvel[worlds] = qvel.to(self.qvel)
         self.joint_effort[worlds] = 0.0
         self.failed[worlds] = False
         self._written[worlds] = True
+
+    def refresh(self, worlds: Tensor) -> None:
         self._read_at_start(worlds)
 
     def step(self, ctrl: Tensor) -> None:

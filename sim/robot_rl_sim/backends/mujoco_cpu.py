@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robot_rl.errors import CheckpointError, ConfigError
 from robot_rl.robots import RobotSpec
-from robot_rl_sim.backends.addresses import free_joint, free_joint_columns, joint_columns, sensor_columns
+from robot_rl_sim.backends.addresses import free_joint, joint_columns, state_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.state_view import StateView
 
@@ -37,8 +37,7 @@ class MujocoCpuSim:
         self.model = model
         self._batch = Batch(model, num_worlds, num_threads)
         self._fields: dict[str, Tensor] = {}
-        self._qpos_columns, self._dof_columns = joint_columns(model, robot)
-        self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
+        self._columns = state_columns(model, joint_columns(model, robot))
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
         self._qpos, self._qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
@@ -46,18 +45,21 @@ class MujocoCpuSim:
         self._ctrl = self._view("ctrl")
         # Outputs hold nothing until the first call after they are bound, so they are bound before any.
         self._sensordata = self._view("sensordata")
-        self._start_row = self._batch.state[0].copy()
+        self._rows, self._warnings = torch.from_numpy(self._batch.state), torch.from_numpy(self._batch.warning)
+        self._start_row = self._rows[0].clone()
+        self._row_columns = {name: _columns(self._batch, name) for name in ("qpos", "qvel", "ctrl")}
         self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
         self._errors = np.zeros(num_worlds, dtype=bool)
+        self._raised = torch.from_numpy(self._errors)
         self._traced: dict[str, np.ndarray] = {}
 
     @property
     def joint_pos(self) -> Tensor:
-        return self.qpos[:, self._qpos_columns]
+        return self.qpos[:, self._columns.joint_pos]
 
     @property
     def joint_vel(self) -> Tensor:
-        return self.qvel[:, self._dof_columns]
+        return self.qvel[:, self._columns.joint_vel]
 
     @property
     def any_failed(self) -> bool:
@@ -75,11 +77,14 @@ class MujocoCpuSim:
         return torch.from_numpy(~(speed < MAX_SPEED) | self._errors | self._warning_counts.any(axis=1))
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
-        qpos, dofs = free_joint(self._free_joints, body)
+        qpos, dofs = free_joint(self._columns.free_joints, body)
         return self.qpos[:, qpos], self.qvel[:, dofs]
 
     def sensor(self, name: str) -> Tensor:
-        return self._sensordata[:, self._sensors[name]]
+        return self._sensordata[:, self._columns.sensors[name]]
+
+    def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
+        return StateView(self.model, self._columns, qpos, qvel)
 
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity
@@ -93,22 +98,27 @@ class MujocoCpuSim:
         self._batch.set_const(worlds.numpy())
 
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
-        ids = worlds.numpy()
-        self._batch.state[ids] = self._start_row
-        self._batch.warning[ids] = 0
-        self._errors[ids] = False
-        self._qpos[ids] = qpos.numpy()
-        self._qvel[ids] = qvel.numpy()
-        self._ctrl.numpy()[ids] = self._qpos[ids][:, self._qpos_columns]
-        # So that sensors and efforts read now belong to this state and not to the last episode.
-        self._call(self._batch.forward, ids)
+        self.write_state(worlds, qpos, qvel)
+        self.refresh(worlds)
+
+    def write_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        rows, columns = self._start_row.repeat(len(worlds), 1), self._row_columns
+        rows[:, columns["qpos"]] = qpos.to(rows)
+        rows[:, columns["qvel"]] = qvel.to(rows)
+        rows[:, columns["ctrl"]] = qpos[:, self._columns.joint_pos].to(rows)
+        self._rows.index_copy_(0, worlds, rows)
+        self._warnings.index_fill_(0, worlds, 0)
+        self._raised.index_fill_(0, worlds, False)
+
+    def refresh(self, worlds: Tensor) -> None:
+        self._call(self._batch.forward, worlds.numpy())
 
     def trace(self) -> StateView:
         if not self._traced:
             shapes = {name: self._batch.bind(name).shape for name in _TRACED}
             self._traced = {name: np.zeros((n, self.substeps, size)) for name, (n, size) in shapes.items()}
         tensors = (torch.from_numpy(self._traced[name]) for name in _TRACED)
-        return StateView(self.model, (self._qpos_columns, self._dof_columns), *tensors)
+        return StateView(self.model, self._columns, *tensors)
 
     def step(self, ctrl: Tensor) -> None:
         if ctrl.dim() == 2 and not self._traced:
@@ -121,10 +131,13 @@ class MujocoCpuSim:
 
     def state_dict(self) -> dict[str, Tensor]:
         fields = {f"model/{name}": field.clone() for name, field in self._fields.items()}
-        return {"rows": torch.from_numpy(self._batch.state.copy()), **fields}
+        outputs = {"joint_effort": self.joint_effort.clone(), "sensordata": self._sensordata.clone()}
+        return {"rows": self._rows.clone(), **outputs, **fields}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        expected = {"rows": self._batch.state.shape} | {f"model/{k}": tuple(v.shape) for k, v in self._fields.items()}
+        outputs = {"joint_effort": self.joint_effort, "sensordata": self._sensordata}
+        own = {"rows": self._rows} | outputs | {f"model/{name}": field for name, field in self._fields.items()}
+        expected = {name: tuple(value.shape) for name, value in own.items()}
         given = {name: tuple(value.shape) for name, value in state.items()}
         if given != expected:
             raise CheckpointError(f"physics state does not fit: expected {expected}, got {given}")
@@ -132,7 +145,8 @@ class MujocoCpuSim:
             field.copy_(state[f"model/{name}"])
         if self._fields:
             self._batch.set_const()
-        self._batch.state[:] = state["rows"].numpy()
+        for name in ("rows", *outputs):
+            own[name].copy_(state[name])
 
     def snapshot(self, world: int) -> mujoco.MjData:
         """One world's state as an MjData of `model`, forwarded: to render, or to inspect."""
@@ -152,3 +166,9 @@ class MujocoCpuSim:
             function(*args, **kwargs)
         except SimulationError as error:
             self._errors[error.ids] = True
+
+
+def _columns(batch: Batch, name: str) -> slice:
+    """Where a part of the state is in the rows of all of it."""
+    first = (batch.bind(name).ctypes.data - batch.state.ctypes.data) // batch.state.itemsize
+    return slice(first, first + batch.bind(name).shape[1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from robot_rl.errors import CheckpointError, ConfigError, EnvError
 from robot_rl.robots import RobotSpec
 from robot_rl_sim.backends import inertia
-from robot_rl_sim.backends.addresses import free_joint, free_joint_columns, joint_columns, sensor_columns
+from robot_rl_sim.backends.addresses import free_joint, joint_columns, state_columns
 from robot_rl_sim.backends.batch_sim import MAX_SPEED
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.backends.warp_kernels import mjw, note_failures, while_compiling, wp
@@ -78,8 +78,7 @@ class MujocoWarpSim:
         self.substeps = substeps
         self.model = model
         self.device = _torch_device(device)
-        self._qpos_columns, self._dof_columns = joint_columns(model, robot, self.device)
-        self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
+        self._columns = state_columns(model, joint_columns(model, robot, self.device))
         self._device = wp.device_from_torch(self.device)
         with wp.ScopedDevice(self._device):
             self._model = _put_model(model)
@@ -118,11 +117,11 @@ class MujocoWarpSim:
 
     @property
     def joint_pos(self) -> Tensor:
-        return self.qpos[:, self._qpos_columns]
+        return self.qpos[:, self._columns.joint_pos]
 
     @property
     def joint_vel(self) -> Tensor:
-        return self.qvel[:, self._dof_columns]
+        return self.qvel[:, self._columns.joint_vel]
 
     @property
     def joint_effort(self) -> Tensor:
@@ -130,12 +129,12 @@ class MujocoWarpSim:
         return self._effort
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
-        qpos, dofs = free_joint(self._free_joints, body)
+        qpos, dofs = free_joint(self._columns.free_joints, body)
         return self.qpos[:, qpos], self.qvel[:, dofs]
 
     def sensor(self, name: str) -> Tensor:
         self._refresh_outputs()
-        return self._outputs["sensordata"][:, self._sensors[name]]
+        return self._outputs["sensordata"][:, self._columns.sensors[name]]
 
     def trace(self) -> StateView:
         if not self._traced:
@@ -143,8 +142,10 @@ class MujocoWarpSim:
             zeros = partial(torch.zeros, device=self.device)
             self._traced = {name: zeros(self.substeps, *shape) for name, shape in shapes.items()}
             self._graphs.clear()  # they do not record
-        columns = (self._qpos_columns, self._dof_columns)
-        return StateView(self.model, columns, *(self._traced[name].transpose(0, 1) for name in _TRACED))
+        return StateView(self.model, self._columns, *(self._traced[name].transpose(0, 1) for name in _TRACED))
+
+    def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
+        return StateView(self.model, self._columns, qpos, qvel)
 
     def nominal(self, name: str) -> Tensor:
         if name in self._fields:
@@ -180,6 +181,9 @@ class MujocoWarpSim:
         return bool(self.failed.any())
 
     def set_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        self.write_state(worlds, qpos, qvel)
+
+    def write_state(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         for name, view in self._state.items():
             view[worlds] = self._fresh[name]
         self.qpos[worlds] = qpos.to(self.qpos)
@@ -189,6 +193,9 @@ class MujocoWarpSim:
         self._overflow[worlds] = 0
         self._late[worlds] = True
         self._any_late = True
+
+    def refresh(self, worlds: Tensor) -> None:
+        """Nothing: whoever asks for outputs gets those that are due (`_late`)."""
 
     def step(self, ctrl: Tensor) -> None:
         self._check_overflow()

@@ -6,7 +6,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from robot_rl_sim.backends.addresses import free_joint, free_joint_columns, sensor_columns
+from robot_rl_sim.backends.addresses import StateColumns, free_joint
 
 
 class StateView:
@@ -18,17 +18,17 @@ class StateView:
     def __init__(
         self,
         model: mujoco.MjModel,
-        joints: tuple[slice | Tensor, slice | Tensor],
+        columns: StateColumns,
         qpos: Tensor,
         qvel: Tensor,
-        joint_effort: Tensor,
-        sensordata: Tensor,
+        joint_effort: Tensor | None = None,
+        sensordata: Tensor | None = None,
     ) -> None:
-        """`joints` are the columns of the robot's joints in qpos and in qvel."""
-        self.qpos, self.qvel, self.joint_effort = qpos, qvel, joint_effort
-        self.joint_pos, self.joint_vel = qpos[..., joints[0]], qvel[..., joints[1]]
-        self.model, self._sensordata = model, sensordata
-        self._sensors, self._free_joints = sensor_columns(model), free_joint_columns(model)
+        """Without efforts or sensors, there are none to read: (n, 0)."""
+        none = qpos[..., :0]
+        self.qpos, self.qvel, self.joint_effort = qpos, qvel, none if joint_effort is None else joint_effort
+        self.joint_pos, self.joint_vel = qpos[..., columns.joint_pos], qvel[..., columns.joint_vel]
+        self.model, self._columns, self._sensordata = model, columns, none if sensordata is None else sensordata
 
     @property
     def num_worlds(self) -> int:
@@ -40,11 +40,11 @@ class StateView:
 
     def sensor(self, name: str) -> Tensor:
         """(..., size) of a sensor of the model."""
-        return self._sensordata[..., self._sensors[name]]
+        return self._sensordata[..., self._columns.sensors[name]]
 
     def free_joint(self, body: str) -> tuple[Tensor, Tensor]:
         """Pose (..., 7) and velocity (..., 6) of a body with a free joint; ConfigError if it has none."""
-        qpos, dofs = free_joint(self._free_joints, body)
+        qpos, dofs = free_joint(self._columns.free_joints, body)
         return self.qpos[..., qpos], self.qvel[..., dofs]
 
     def overwrite(self, worlds: Tensor, qpos: Tensor, qvel: Tensor) -> None:

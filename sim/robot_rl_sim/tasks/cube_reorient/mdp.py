@@ -146,14 +146,14 @@ class CubeReorient:
     def privileged(self, sim: BatchSim) -> Tensor:
         pose, velocity = sim.free_joint(CUBE)
         position, rotation = self._in_root(pose)
-        touch = torch.cat([sim.sensor(touch_sensor(chain.name)) for chain in self.robot.chains], dim=-1)
+        touch = [sim.sensor(touch_sensor(chain.name)).float() / CUBE_WEIGHT_N for chain in self.robot.chains]
         return torch.cat(
             (
                 POSITION_SCALE * (position - self._home),
                 rotation_columns(rotation),
                 velocity[:, :3].float() / 0.2,
                 velocity[:, 3:].float() / 4.0,
-                touch.float() / CUBE_WEIGHT_N,
+                *touch,
             ),
             dim=-1,
         )

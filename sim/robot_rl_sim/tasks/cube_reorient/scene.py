@@ -78,9 +78,9 @@ def mount_pose(hand: HandSetup) -> tuple[Tensor, Tensor]:
 
 def turn(hand: HandSetup, angle: Tensor) -> Tensor:
     """Quaternions (n, 4), root body frame, of turns by `angle` (n,) rad about the palm's normal."""
-    axis = torch.tensor(hand.palm_normal, dtype=angle.dtype, device=angle.device)
+    none, axis = (angle.new_tensor(quat) for quat in ((1.0, 0.0, 0.0, 0.0), (0.0, *hand.palm_normal)))
     half = (angle / 2).unsqueeze(-1)
-    return torch.cat((half.cos(), half.sin() * axis), dim=-1)
+    return half.cos() * none + half.sin() * axis
 
 
 def sample_grasps(hand: HandSetup, n: int, seed: int) -> Tensor:
