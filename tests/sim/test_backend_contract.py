@@ -181,8 +181,10 @@ def test_a_state_that_is_written_is_as_one_that_is_set_but_for_what_it_reads(mak
 
 
 def test_any_state_can_be_seen_as_the_worlds_are(sim: BatchSim) -> None:
-    qpos, qvel = torch.rand(3, 9), torch.rand(3, 8)
-    view = sim.view(qpos, qvel)
+    qpos, qvel = torch.rand(3, 9).to(sim.qpos), torch.rand(3, 8).to(sim.qvel)
+    view = sim.view(qpos.double(), qvel.double())
+    assert view.qpos.dtype is view.joint_pos.dtype is sim.qpos.dtype
+    assert view.qvel.dtype is sim.qvel.dtype
     assert torch.equal(view.joint_pos, qpos[:, :2])
     assert torch.equal(view.joint_vel, qvel[:, :2])
     pose, speed = view.free_joint("ball")

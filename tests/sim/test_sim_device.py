@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from robot_rl.env import get_task
+from robot_rl.robots import RobotSpec
 from robot_rl.training.config import make_config
 from robot_rl.training.loop import resume, train
+from robot_rl_sim.backends.addresses import joint_columns, state_columns
 from robot_rl_sim.backends.batch_sim import BatchSim
 from robot_rl_sim.backends.state_view import StateView
 from robot_rl_sim.env import SimVecEnv
@@ -23,8 +25,8 @@ from robot_rl_sim.tasks import TASKS, assemble
 class SimThere:
     """A BatchSim whose tensors are elsewhere."""
 
-    def __init__(self, sim: BatchSim) -> None:
-        self.here = sim
+    def __init__(self, sim: BatchSim, robot: RobotSpec) -> None:
+        self.here, self.robot = sim, robot
         self.model, self.num_worlds, self.substeps = sim.model, sim.num_worlds, sim.substeps
         self.device = ELSEWHERE
         self.qpos, self.qvel = There(sim.qpos), There(sim.qvel)
@@ -67,7 +69,8 @@ class SimThere:
     def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
         assert isinstance(qpos, There)
         assert isinstance(qvel, There)
-        return self.here.view(qpos, qvel)
+        columns = state_columns(self.model, joint_columns(self.model, self.robot))
+        return StateView(self.model, columns, qpos.to(self.qpos), qvel.to(self.qvel))
 
     def step(self, ctrl: Tensor) -> None:
         self.here.step(brought_here(ctrl))
@@ -91,7 +94,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     make_sim = assemble.make_sim
 
     def make_sim_there(*args: Any) -> Any:
-        return SimThere(make_sim(*args[:4], "cpu", 1, "mujoco"))
+        return SimThere(make_sim(*args[:4], "cpu", 1, "mujoco"), robot=args[1])
 
     monkeypatch.setattr(assemble, "make_sim", make_sim_there)
     with pretended_device():

@@ -81,7 +81,7 @@ class BatchSim(Protocol):
         ...
 
     def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
-        """Any states (k, nq) and (k, nv) of the model, without efforts and sensors."""
+        """Any states (k, nq) and (k, nv) of the model, in the types of qpos and qvel; without efforts and sensors."""
         ...
 
     def nominal(self, name: str) -> Tensor:

@@ -139,7 +139,7 @@ class IsaacGymSim:
         raise ConfigError("the Isaac Gym backend does not tell of single physics steps, so sensors cannot be late")
 
     def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
-        return StateView(self.model, self._columns, qpos, qvel)
+        return StateView(self.model, self._columns, qpos.to(self.qpos), qvel.to(self.qvel))
 
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity

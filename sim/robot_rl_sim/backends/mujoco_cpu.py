@@ -47,7 +47,7 @@ class MujocoCpuSim:
         self._sensordata = self._view("sensordata")
         self._rows, self._warnings = torch.from_numpy(self._batch.state), torch.from_numpy(self._batch.warning)
         self._start_row = self._rows[0].clone()
-        self._row_columns = {name: _columns(self._batch, name) for name in ("qpos", "qvel", "ctrl")}
+        self._row_columns = {name: _span(self._batch, name) for name in ("qpos", "qvel", "ctrl")}
         self._warning_counts = self._batch.warning[..., 1]  # live; the other column is the last warning's detail
         self._errors = np.zeros(num_worlds, dtype=bool)
         self._raised = torch.from_numpy(self._errors)
@@ -84,7 +84,7 @@ class MujocoCpuSim:
         return self._sensordata[:, self._columns.sensors[name]]
 
     def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
-        return StateView(self.model, self._columns, qpos, qvel)
+        return StateView(self.model, self._columns, qpos.to(self.qpos), qvel.to(self.qvel))
 
     def nominal(self, name: str) -> Tensor:
         return torch.from_numpy(attrgetter(name)(self.model).copy())  # such as opt.gravity
@@ -168,7 +168,7 @@ class MujocoCpuSim:
             self._errors[error.ids] = True
 
 
-def _columns(batch: Batch, name: str) -> slice:
+def _span(batch: Batch, name: str) -> slice:
     """Where a part of the state is in the rows of all of it."""
     first = (batch.bind(name).ctypes.data - batch.state.ctypes.data) // batch.state.itemsize
     return slice(first, first + batch.bind(name).shape[1])

@@ -145,7 +145,7 @@ class MujocoWarpSim:
         return StateView(self.model, self._columns, *(self._traced[name].transpose(0, 1) for name in _TRACED))
 
     def view(self, qpos: Tensor, qvel: Tensor) -> StateView:
-        return StateView(self.model, self._columns, qpos, qvel)
+        return StateView(self.model, self._columns, qpos.to(self.qpos), qvel.to(self.qvel))
 
     def nominal(self, name: str) -> Tensor:
         if name in self._fields:
