@@ -46,8 +46,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RosSession:
     times = np.arange(100.0, 107.5, 0.005)
     truth = np.array([pose if t < 103.9 else away for t in times])
     goals = np.stack([tips_of(pose), tips_of(pose), tips_of(pose)])
-    names = [("stand", 99.0), ("run", 99.9), ("command", 100.0), ("command", 102.0), ("command", 104.0)]
-    events = [{"name": n, "time_s": t} for n, t in [*names, ("fault", 106.0), ("damped", 106.2)]]
+    events: list[dict] = [{"name": n, "time_s": t} for n, t in (("stand", 99.0), ("run", 99.9))]
+    events += [{"name": "command", "time_s": t, "index": k} for k, t in enumerate((100.0, 102.0, 104.0))]
+    events += [{"name": n, "time_s": t} for n, t in (("fault", 106.0), ("damped", 106.2))]
     record = {
         "events": events,
         "truth": {"time_s": times.tolist(), "joint_pos": truth.tolist()},
@@ -60,6 +61,29 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RosSession:
 
 def test_a_goal_counts_only_if_it_is_held_until_its_time_is_up(session: RosSession) -> None:
     assert session.success == (True, False, False)
+
+
+def test_a_goal_that_was_interrupted_counts_as_it_ended(tmp_path: Path, session: RosSession, monkeypatch) -> None:
+    """The second goal, left too early, is asked for once more while the hand is there again; the third likewise not."""
+    assert session.interruptions == ()
+    record = json.loads((tmp_path / "session.json").read_text())
+    times, pose = np.array(record["truth"]["time_s"]), record["truth"]["joint_pos"][0]
+    back = (times >= 104.5) & (times < 105.0)
+    record["truth"]["joint_pos"] = [
+        pose if b else row for b, row in zip(back, record["truth"]["joint_pos"], strict=True)
+    ]
+    events = [event for event in record["events"] if event.get("index") != 2]
+    events += [
+        {"name": "interrupted", "time_s": 103.5, "index": 1, "cause": "overrun"},
+        {"name": "command", "time_s": 104.0, "index": 1},
+        {"name": "command", "time_s": 105.0, "index": 2},
+    ]
+    record["events"] = sorted(events, key=lambda event: event["time_s"])
+    (tmp_path / "again.json").write_text(json.dumps(record))
+    again = analyse(tmp_path / "again.json", tmp_path / "session.mcap", session.goals, deadline_s=0.15)
+    assert again.success == (True, True, False)
+    assert again.interruptions == ("overrun",)
+    assert again.goal_at.max() == 2
 
 
 def test_damp_latency_runs_from_the_last_measurement_to_the_first_damping_tick(session: RosSession) -> None:

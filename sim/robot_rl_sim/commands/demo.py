@@ -147,6 +147,7 @@ def _ros(args: DemoArgs, findings: Findings) -> None:
     rate = sum(session.success) / len(session.success)
     findings.rows += [
         Row("demo/success/ros", rate),
+        Row("demo/interruptions", len(session.interruptions), ", ".join(session.interruptions)),
         Row(
             "demo/damp_latency",
             session.damp_latency_s,

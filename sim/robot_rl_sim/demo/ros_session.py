@@ -35,6 +35,8 @@ class RosSession:
 
     success: tuple[bool, ...]
     """Goal by goal."""
+    interruptions: tuple[str, ...]
+    """Why a check ended the run, each time that the session had to bring the robot back and repeat a goal."""
     truth_time_s: Array
     """(n,)."""
     truth_joint_pos: Array
@@ -104,10 +106,14 @@ def analyse(record_path: Path, log_path: Path, goals: Array, deadline_s: float) 
     start_s = events["stand"]["time_s"]
     truth_time = np.array(record["truth"]["time_s"]) - start_s
     truth = np.array(record["truth"]["joint_pos"])
-    command_time = np.array([e["time_s"] for e in record["events"] if e["name"] == "command"]) - start_s
-    goal_at = np.searchsorted(command_time, truth_time, side="right") - 1
+    commands = [event for event in record["events"] if event["name"] == "command"]
+    command_time = np.array([c["time_s"] for c in commands]) - start_s
+    # A command that was interrupted is there twice.
+    index = np.array([-1, *(c["index"] for c in commands)])
+    goal_at = index[np.searchsorted(command_time, truth_time, side="right")]
     error = worst_tip_error(truth, goals, goal_at)
-    ends = [*command_time[1:], float(events["fault"]["time_s"]) - start_s]
+    firsts = {int(c["index"]): c["time_s"] - start_s for c in reversed(commands)}
+    ends = [*(firsts[k] for k in range(1, len(goals))), float(events["fault"]["time_s"]) - start_s]
     success = []
     for end in ends:
         window = error[(truth_time > end - HOLD_S) & (truth_time <= end)]
@@ -123,6 +129,7 @@ def analyse(record_path: Path, log_path: Path, goals: Array, deadline_s: float) 
     last_stamp_s = max(s["stamp_s"] for s in log.messages["/state"] if s["t_s"] - start_s <= damped_s) - start_s
     return RosSession(
         success=tuple(success),
+        interruptions=tuple(str(event["cause"]) for event in record["events"] if event["name"] == "interrupted"),
         truth_time_s=truth_time,
         truth_joint_pos=truth,
         worst_tip_error_m=error,
