@@ -23,8 +23,9 @@ class Hand:
     def up(self) -> None: ...
     def down(self) -> None: ...
 
-    def bring_to(self, mode: str) -> None:
+    def bring_to(self, mode: str) -> int:
         self.brought_to.append(mode)
+        return 2
 
     def send_command(self, values: list[float]) -> None:
         mode = self.modes.pop(0) if self.brought_to[-1] == "run" else "stand"
@@ -47,6 +48,7 @@ def test_a_command_in_which_a_check_ends_the_run_is_repeated(monkeypatch: pytest
     played, hand = play(["run", "damp", "run", "run"], monkeypatch)
     commands = [("command", 0), ("command", 1), ("interrupted", 1), ("command", 1), ("command", 2)]
     assert names(played) == [("up", None), ("stand", None), ("run", None), *commands, ("down", None)]
+    assert [e["attempts"] for e in played.record["events"] if e["name"] in ("stand", "run")] == [2, 2]
     assert hand.brought_to == ["stand", "run", "run"]
     assert [e["cause"] for e in played.record["events"] if e["name"] == "interrupted"] == ["overrun"]
 

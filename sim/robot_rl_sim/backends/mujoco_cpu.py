@@ -40,7 +40,7 @@ class MujocoCpuSim:
         self._columns = state_columns(model, joint_columns(model, robot))
         self.qpos = self._view("qpos")
         self.qvel = self._view("qvel")
-        self._qpos, self._qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
+        self._qvel = self._batch.bind("qvel")
         self.joint_effort = self._view("actuator_force")
         self._ctrl = self._view("ctrl")
         # Outputs hold nothing until the first call after they are bound, so they are bound before any.

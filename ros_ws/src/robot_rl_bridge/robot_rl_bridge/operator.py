@@ -141,11 +141,11 @@ class Operator:
                     raise
             ros_compat.spin_until(self._executor, time.monotonic() + RETRY_S)
 
-    def bring_to(self, mode: str, attempts: int = 4, timeout_s: float = 30.0) -> None:
+    def bring_to(self, mode: str, attempts: int = 4, timeout_s: float = 30.0) -> int:
         """Bring an active policy node to "stand" or "run" the way a person does: what a check ends on the way is tried
         again. Whatever else the policy needs (its command, a dead-man) must be published by callbacks.
 
-        Raises OperatorError with the last reason.
+        Returns how many attempts it took. Raises OperatorError with the last reason.
         """
         for attempt in range(attempts):
             try:
@@ -156,10 +156,11 @@ class Operator:
                 if mode == "run":
                     self.insist("run", "standing still")
                 self.wait_for_mode(mode)
-                return
+                return attempt + 1
             except OperatorError:
                 if attempt == attempts - 1:
                     raise
+        raise OperatorError(f"attempts must be at least 1, got {attempts}")
 
     def send_command(self, values: Sequence[float]) -> None:
         """Publish the policy's command, in the units of its contract; waits only for somebody to hear it."""

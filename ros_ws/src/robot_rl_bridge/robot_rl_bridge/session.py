@@ -50,11 +50,11 @@ class Session:
         """Raises OperatorError with the reason if the policy node refuses, or does not react to the fault."""
         self._operator.up()
         self._event("up")
-        self._operator.bring_to("stand")
-        self._event("stand")
+        attempts = self._operator.bring_to("stand")
+        self._event("stand", attempts=attempts)
         self._operator.send_command(commands[0])
-        self._operator.bring_to("run")
-        self._event("run")
+        attempts = self._operator.bring_to("run")
+        self._event("run", attempts=attempts)
         interruptions = 0
         for k, command in enumerate(commands):
             while not self._in_run_throughout(k, command, period_s):
