@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from robot_rl.algorithms.adam import Adam, polyak
 from robot_rl.algorithms.kernel import compiled_update
+from robot_rl.algorithms.products import quick_products
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.mlp import ACTIVATIONS, Activation, Layer, MLPStack
@@ -260,6 +261,7 @@ class ARSQ:
             self._update = compiled_update(self._update, self.device)
 
     @torch.no_grad()
+    @quick_products()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
         """obs (n, obs_dim) -> action (n, action_dim) in (-1, 1), a bin's centre in every dimension."""
         choose = _highest if deterministic else self._sample
@@ -276,6 +278,7 @@ class ARSQ:
         rows, choices = self._rows(obs, action)
         return self.value(obs).squeeze(-1), self._advantages(self.advantage(rows)), choices
 
+    @quick_products()
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
         """One gradient step of all networks, of `learning_rate` times `lr_scale`, and of the targets; returns scalars
         named by `metrics`."""

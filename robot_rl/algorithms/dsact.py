@@ -34,6 +34,7 @@ from robot_rl.algorithms.sac import (
     alpha_loss,
     log_volume,
 )
+from robot_rl.algorithms.products import quick_products
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.critic import GaussianCriticEnsemble, gaussian
@@ -268,6 +269,7 @@ class DSACT:
             self._update = compiled_update(self._update, self.device)
 
     @torch.no_grad()
+    @quick_products()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
         """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""
         obs = self.normalizer(obs)
@@ -279,6 +281,7 @@ class DSACT:
             self.normalizer.update(obs)
 
     @torch.no_grad()
+    @quick_products()
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
         """One gradient step of the critics and, at every `delay`-th call, of temperature, policy and targets, of the
         learning rates times `lr_scale`; returns scalars named by `metrics`."""

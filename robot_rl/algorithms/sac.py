@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from robot_rl.algorithms.adam import Adam, polyak
 from robot_rl.algorithms.kernel import compiled_update
+from robot_rl.algorithms.products import quick_products
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.categorical import (
@@ -239,6 +240,7 @@ class SAC:
             self._update = compiled_update(self._update, self.device)
 
     @torch.no_grad()
+    @quick_products()
     def act(self, obs: Tensor, deterministic: bool = False) -> Tensor:
         """obs (n, obs_dim) -> action (n, action_dim) in [-1, 1]."""
         obs = self.normalizer(obs)
@@ -250,6 +252,7 @@ class SAC:
             self.normalizer.update(obs)
 
     @torch.no_grad()
+    @quick_products()
     def update(self, batch: Batch, lr_scale: float = 1.0) -> dict[str, Tensor]:
         """One gradient step of temperature, critics, actor and targets, of `learning_rate` times `lr_scale`; returns
         scalars named by `metrics`."""
