@@ -57,7 +57,7 @@ class _Port(PortHandler):
         self._late_bytes = 0
 
     def setupPort(self, cflag_baud: int) -> Literal[True]:
-        self.ser = serial.Serial(self.port_name, cflag_baud, timeout=0, write_timeout=_WRITE_TIMEOUT_S, exclusive=True)
+        self.ser = serial.Serial(self.port_name, cflag_baud, timeout=0, write_timeout=0, exclusive=True)
         # A USB adapter keeps what it received for up to 16 ms unless told otherwise; other ports know no such thing.
         with suppress(OSError, ValueError, NotImplementedError):
             self.ser.set_low_latency_mode(True)
@@ -75,6 +75,16 @@ class _Port(PortHandler):
         super().setPacketTimeoutMillis(msec)
         self._deadline_s = time.monotonic() + msec / 1e3
         self._late_bytes = _LATE_BYTES
+
+    def writePort(self, packet: Sequence[int]) -> int:
+        """All of it, or SerialTimeoutException if the line takes no more bytes. pyserial's own waiting looks at the
+        clock alone, and gives up although all is written where a process was kept from running."""
+        end_s, sent = time.monotonic() + _WRITE_TIMEOUT_S, 0
+        while sent < len(packet):
+            if not select.select([], [self.ser.fileno()], [], max(0.0, end_s - time.monotonic()))[1]:
+                raise serial.SerialTimeoutException(f"write timeout: the line took {sent} of {len(packet)} bytes")
+            sent += self.ser.write(bytes(packet[sent:]))
+        return sent
 
     def readPort(self, length: int) -> bytes:
         remaining_s = self._deadline_s - time.monotonic()

@@ -30,20 +30,19 @@ PAIRED = "paired:"
 """Before the name of a task: see PairedActions."""
 
 
-class PairedActions:
-    """The environment with two actions for each of its own, which is their product: that of (½, ½) is that of
-    (-½, -½), and neither action alone says anything."""
+class PlainEnv:
+    """The environment without observations for critics alone, of which the methods compared here make no use."""
 
     def __init__(self, env: VecEnv) -> None:
         self.env = env
-        self.num_envs, self.obs_dim, self.action_dim = env.num_envs, env.obs_dim, 2 * env.action_dim
+        self.num_envs, self.obs_dim, self.action_dim = env.num_envs, env.obs_dim, env.action_dim
         self.max_episode_steps, self.device = env.max_episode_steps, env.device
 
     def reset(self, seed: int | None = None) -> Tensor:
         return self.env.reset(seed)
 
     def step(self, action: Tensor) -> Step:
-        return self.env.step(action.unflatten(-1, (-1, 2)).prod(-1))
+        return self.env.step(action)
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.env.state_dict()
@@ -55,6 +54,18 @@ class PairedActions:
         self.env.close()
 
 
+class PairedActions(PlainEnv):
+    """The environment with two actions for each of its own, which is their product: that of (½, ½) is that of
+    (-½, -½), and neither action alone says anything."""
+
+    def __init__(self, env: VecEnv) -> None:
+        super().__init__(env)
+        self.action_dim = 2 * env.action_dim
+
+    def step(self, action: Tensor) -> Step:
+        return self.env.step(action.unflatten(-1, (-1, 2)).prod(-1))
+
+
 def pair(action: Tensor, generator: torch.Generator) -> Tensor:
     """Actions (n, D) as pairs (n, 2 D) whose product they are: of equal size, and of either sign at random."""
     first = action.abs().sqrt() * (2.0 * torch.randint(2, action.shape, generator=generator) - 1)
@@ -64,7 +75,7 @@ def pair(action: Tensor, generator: torch.Generator) -> Tensor:
 def make_env(task: str, num_envs: int, seed: int) -> VecEnv:
     """The environments of a task, paired if its name says so."""
     env = get_task(task.removeprefix(PAIRED)).make_env(num_envs=num_envs, seed=seed)
-    return PairedActions(env) if task.startswith(PAIRED) else env
+    return PairedActions(env) if task.startswith(PAIRED) else PlainEnv(env)
 
 
 def recording(task: str, env_steps: int, good_episodes: int, folder: Path) -> tuple[Batch, Batch]:

@@ -122,6 +122,6 @@ def test_a_process_that_was_stopped_and_goes_on_tells_that_the_servos_no_longer_
     emulator.wait("watchdogs", [0xFF])
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGCONT)
-    out, _ = process.communicate()
-    assert out == "[512]\n"
+    out, err = process.communicate()
+    assert out == "[512]\n", err
     assert emulator.do("torque") == []

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 import signal
 import time
 
@@ -330,6 +331,27 @@ def test_a_half_open_port_blocks_nobody(emulator: ServoLine) -> None:
     hand.stop()
     assert time.monotonic() - start_s < 2.0
     emulator.wait("watchdogs", [0xFF])
+
+
+def test_a_process_kept_from_running_while_it_writes_has_not_lost_its_line(
+    emulator: ServoLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are out long before the clock is looked at again, too late by then."""
+    hand = LeapHand(LEAP_HAND, emulator.unit())
+    hand.connect()
+    settle(hand, DEFAULT, seconds=0.05)
+    write = os.write
+
+    def write_and_stand_still(fd: int, data: bytes) -> int:
+        sent = write(fd, data)
+        time.sleep(0.1)
+        return sent
+
+    monkeypatch.setattr(os, "write", write_and_stand_still)
+    hand.write(stiff(DEFAULT))
+    monkeypatch.undo()
+    hand.stop()
+    assert emulator.do("torque") == []
 
 
 def test_a_babbling_line_blocks_nobody(emulator: ServoLine) -> None:
