@@ -83,7 +83,7 @@ class _Port(PortHandler):
         while sent < len(packet):
             if not select.select([], [self.ser.fileno()], [], max(0.0, end_s - time.monotonic()))[1]:
                 raise serial.SerialTimeoutException(f"write timeout: the line took {sent} of {len(packet)} bytes")
-            sent += self.ser.write(bytes(packet[sent:]))
+            sent += self.ser.write(bytes(packet[sent:])) or 0
         return sent
 
     def readPort(self, length: int) -> bytes:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from robot_rl.algorithms.adam import Adam, polyak
 from robot_rl.algorithms.kernel import compiled_update
+from robot_rl.algorithms.products import quick_products
 from robot_rl.algorithms.sac import (
     DTYPES,
     EntropyUnits,
@@ -34,7 +35,6 @@ from robot_rl.algorithms.sac import (
     alpha_loss,
     log_volume,
 )
-from robot_rl.algorithms.products import quick_products
 from robot_rl.algorithms.state import Part, pack, unpack
 from robot_rl.errors import ConfigError
 from robot_rl.networks.critic import GaussianCriticEnsemble, gaussian

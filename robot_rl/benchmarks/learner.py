@@ -33,6 +33,16 @@ SIZES = {"HalfCheetah-v5": (17, 6), "Humanoid-v5": (348, 17)}
 ROWS = 10_000
 """Transitions to sample from."""
 
+LEAST = {
+    ("sac-compiled", "sb3"): 2.2,
+    ("sac-compiled", "sbx"): 1.25,
+    ("sac-bf16", "sb3"): 2.8,
+    ("end-to-end-compiled", "sb3"): 2.0,
+}
+"""Form of ours and peer: ratio of their rates that is asked for, on two cores and at the default amounts."""
+DSACT_LONGEST = 1.6
+"""Time of a DSAC-T update over that of SAC's of the same form."""
+
 SBX_WORKER = Path(__file__).with_name("sbx_worker.py")
 
 Run = Callable[[int], float]
@@ -90,7 +100,19 @@ def benchmark(sizes: tuple[str, ...] = tuple(SIZES), amounts: tyro.conf.OmitArgP
                 rows.append(Row(f"learner/{form}/{env}/time", 1e3 / rates[form], "ms", sac, rates[sac] / rates[form]))
     if amounts.env_steps:
         rows += _end_to_end(amounts)
-    return Result(ok=True, rows=tuple(rows), details=asdict(amounts))
+    short = [text for row in rows if (text := _falls_short(row))]
+    return Result(not short, tuple(rows), "; ".join(short), asdict(amounts))
+
+
+def _falls_short(row: Row) -> str:
+    """What a row misses, or nothing."""
+    _, form, _, *_ = row.name.split("/")
+    least = LEAST.get((form, row.reference or ""))
+    if least and row.ratio is not None and row.ratio < least:
+        return f"{row.name} is {row.ratio:.2f}, asked {least}"
+    if row.name.endswith("/time") and row.ratio is not None and row.ratio > DSACT_LONGEST:
+        return f"{row.name} is {row.ratio:.2f} times {row.reference}'s, asked at most {DSACT_LONGEST}"
+    return ""
 
 
 def _measure(obs_dim: int, action_dim: int, amounts: Amounts) -> dict[str, float]:

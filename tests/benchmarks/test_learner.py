@@ -8,6 +8,7 @@ import pytest
 from robot_rl.benchmarks import learner
 from robot_rl.benchmarks.peers import peer_process, peers_python
 from robot_rl.commands import bench
+from robot_rl.commands.result import Row
 from robot_rl.errors import ConfigError, RobotRLError
 
 WORKER = """import sys
@@ -37,6 +38,25 @@ def test_rows_and_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.ratio == pytest.approx(row.value / peer)
     end_to_end = rows["learner/end-to-end/Pendulum-v1/sb3"]
     assert end_to_end.ratio == pytest.approx(end_to_end.value / rows["learner/end-to-end/Pendulum-v1/sb3/rate"].value)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (Row("learner/sac-compiled/Humanoid-v5/sb3", 1.0, "", "sb3", 2.19), "2.19, asked 2.2"),
+        (Row("learner/sac-compiled/Humanoid-v5/sb3", 1.0, "", "sb3", 2.21), ""),
+        (Row("learner/sac-compiled/Humanoid-v5/sbx", 1.0, "", "sbx", 1.2), "1.20, asked 1.25"),
+        (Row("learner/sac-bf16/Humanoid-v5/sb3", 1.0, "", "sb3", 2.7), "2.70, asked 2.8"),
+        (Row("learner/sac/Humanoid-v5/sb3", 1.0, "", "sb3", 1.0), ""),
+        (Row("learner/end-to-end-compiled/HalfCheetah-v5/sb3", 1.0, "", "sb3", 1.9), "1.90, asked 2.0"),
+        (Row("learner/dsact/Humanoid-v5/time", 1.0, "ms", "sac", 1.7), "1.70 times sac's, asked at most 1.6"),
+        (Row("learner/dsact/Humanoid-v5/time", 1.0, "ms", "sac", 0.9), ""),
+    ],
+)
+def test_what_is_asked(row: Row, text: str) -> None:
+    short = learner._falls_short(row)
+    assert short.endswith(text)
+    assert bool(short) == bool(text)
 
 
 def test_flags_are_parsed_and_bad_ones_named() -> None:
