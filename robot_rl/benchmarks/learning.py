@@ -82,6 +82,13 @@ CHECKS: dict[str, Check] = {
         "dsact", "gym:HalfCheetah-v5", (0, 1, 2), _AS_SAC, {}, {}, "", "sac-halfcheetah",
     ),
     "dsact-hopper": Check("dsact", "gym:Hopper-v5", (0, 1, 2), _AS_SAC, {}, {}, "", "sac-hopper"),
+    # Do products in bfloat16 cost return? Five seeds of each, of which those in float32 have the public threshold.
+    "sac-float32": Check(
+        "sac", "gym:HalfCheetah-v5", (0, 1, 2, 3, 4), _AS_SAC, {50_000: 3400.0}, {50_000: 4212.0}, _CROSSQ,
+    ),
+    "sac-bfloat16": Check(
+        "sac", "gym:HalfCheetah-v5", (0, 1, 2, 3, 4), _AS_SAC | {"precision": "bfloat16"}, {}, {}, "", "sac-float32",
+    ),
 }  # fmt: skip
 
 Curve = dict[int, float]

@@ -70,6 +70,9 @@ class DeployArgs:
     """MP4 of the run, where the robot is simulated (`sim`)."""
     recovery: Path | None = None
     """Bundle of a policy that takes over after a soft trip, on robots whose safety profile has that backup."""
+    realtime_priority: int = 0
+    """SCHED_FIFO priority to ask the kernel for, with cores that stay awake; 0: leave the scheduling as it is. What is
+    not granted is said, and `robot-rl doctor` says how to grant it."""
 
 
 def run(args: DeployArgs) -> Result:
@@ -79,11 +82,14 @@ def run(args: DeployArgs) -> Result:
     from robot_rl.runtime.controller import Controller
     from robot_rl.runtime.interface import MonotonicClock
     from robot_rl.runtime.loop import run as run_loop
+    from robot_rl.runtime.scheduling import MOST_PRIORITY, raise_priority
 
     unit = drivers.read_unit(args.unit)
     interface = drivers.interface_of(args.interface, unit, others=("ros",))
     if args.trips_only and interface == "ros":
         raise ConfigError("--trips-only is not for ROS 2, whose node records everything")
+    if not 0 <= args.realtime_priority <= MOST_PRIORITY:
+        raise ConfigError(f"--realtime-priority must lie in [0, {MOST_PRIORITY}], got {args.realtime_priority}")
     if args.video is not None:
         if interface != "sim":
             raise ConfigError(f"--video films the interface 'sim', not {interface!r}")
@@ -120,6 +126,7 @@ def run(args: DeployArgs) -> Result:
         film = None if args.video is None else robot.film()  # type: ignore[attr-defined]
         goals = None if args.command else object_goals(controller, robot, again=args.auto_run)
         session = _Session(controller, robot, _operator(args.auto_run, SETTLE_S if goals else STILL_S), goals, film)
+        print(raise_priority(args.realtime_priority), flush=True)  # for the driver's threads too
         report = run_loop(
             controller,
             robot,
@@ -292,6 +299,7 @@ def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller)
         "bundle": args.bundle.resolve(),
         "robot": spec.name,
         "loop_rate_hz": float(round(1.0 / controller.loop_period_s, 6)),
+        "realtime_priority": args.realtime_priority,
     }
     if args.record is not None:
         parameters["log"] = args.record.resolve()

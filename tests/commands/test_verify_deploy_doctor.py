@@ -124,6 +124,26 @@ def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
     assert "idle > damp > stand" in out
 
 
+@pytest.mark.realtime
+@pytest.mark.parametrize("priority", [0, 20])
+def test_deploy_asks_for_real_time_and_says_what_it_got(bundle: Path, priority: int) -> None:
+    flags = ["--duration", "1.5", "--realtime-priority", str(priority)]
+    command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle), *flags]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "scheduling: " not in (line := process.stdout.readline()):
+        assert line, "ended before it said how it is scheduled"
+    policy, of_thread = os.sched_getscheduler(process.pid), os.sched_getparam(process.pid).sched_priority
+    process.communicate()
+    assert process.returncode == 0
+    if priority and "not granted" not in line:
+        assert policy == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        assert (of_thread, f"SCHED_FIFO {priority};" in line) == (priority, True)
+    else:
+        assert policy == os.SCHED_OTHER
+        assert priority or line == "scheduling: as started\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,6 +157,7 @@ def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
         ({"command": (1.0, 2.0)}, r"command 'velocity' has 3 numbers \(m/s\), got 2"),
         ({"loop_rate_hz": 30.0}, "does not divide the policy's control period"),
         ({"duration": 0.0}, "duration_s must be positive"),
+        ({"realtime_priority": 91}, r"--realtime-priority must lie in \[0, 90\], got 91"),
         ({"robot": "r2d2"}, "unknown robot"),
     ],
 )
@@ -151,11 +172,12 @@ def test_deploy_over_ros_becomes_the_policy_node(bundle: Path, monkeypatch: pyte
     monkeypatch.setattr("shutil.which", lambda _: "/somewhere/policy_node")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(SystemExit):
-        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0))
+        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0, realtime_priority=20))
     path, argv = called[0]
     assert path == argv[0] == "/somewhere/policy_node"
     assert argv[1] == "--ros-args"
     assert {f"bundle:={bundle.resolve()}", "robot:=leap_hand", "loop_rate_hz:=100.0"} <= set(argv)
+    assert "realtime_priority:=20" in argv
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(MissingDependencyError, match="policy node is not installed"):
         deploy(DeployArgs(bundle, interface="ros"))

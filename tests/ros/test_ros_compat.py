@@ -18,6 +18,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
 
 from robot_rl.errors import ConfigError
+from robot_rl.runtime.scheduling import CPU_LATENCY
 from robot_rl_bridge import emulator_node, policy_node, ros_compat
 from robot_rl_bridge.ros_compat import ParameterSpec
 
@@ -188,33 +189,6 @@ def test_message_packages_imported_too_early_are_refused() -> None:
     assert "field checks are off" in result.stderr
 
 
-def test_a_priority_that_is_not_granted_is_told_and_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    monkeypatch.setattr(ros_compat, "keep_cores_awake", lambda: "cores stay awake")
-    assert "not granted (Operation not permitted)" in ros_compat.raise_priority(50)
-    assert ros_compat.raise_priority(0) == "scheduling: as started"
-
-
-def test_cores_are_kept_awake_by_a_request_that_stays_open(tmp_path: Path) -> None:
-    device = tmp_path / "cpu_dma_latency"
-    device.touch()
-    assert ros_compat.keep_cores_awake(device) == "cores stay awake"
-    # A signed 32-bit number of microseconds, as the kernel's documentation has it.
-    assert device.read_bytes() == bytes(4)
-    held = [os.readlink(f) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()]
-    assert held.count(str(device)) == 1
-    ros_compat.keep_cores_awake(device)
-    assert [os.readlink(f) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()].count(str(device)) == 1
-
-
-def test_cores_that_may_sleep_are_told_of(tmp_path: Path) -> None:
-    missing = tmp_path / "none"
-    assert ros_compat.keep_cores_awake(missing) == f"cores may sleep ({missing}: No such file or directory)"
-
-
 @pytest.mark.skipif(
     not os.access("/dev/cpu_dma_latency", os.W_OK), reason="/dev/cpu_dma_latency is not there, or not ours to write"
 )
@@ -227,7 +201,7 @@ def test_a_node_with_priority_keeps_the_machine_awake_and_one_without_does_not(s
             time.sleep(0.05)
         links = [os.readlink(f) for f in Path(f"/proc/{node.process.pid}/fd").iterdir() if f.is_symlink()]
         assert ("cores stay awake" in node.output) is (priority > 0)
-        return str(ros_compat.CPU_LATENCY) in links
+        return str(CPU_LATENCY) in links
 
     assert holds("watchdog", 20)
     assert not holds("other", 0)

@@ -29,6 +29,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import RobotRLError
 from robot_rl.robots import UNITREE_G1
+from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import no_garbage_collection
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.operator import Operator, OperatorError
@@ -186,7 +187,7 @@ def benchmark() -> Result:
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as name, no_garbage_collection():
         folder = Path(name)
-        scheduling = ros_compat.raise_priority(PRIORITY + 5)
+        scheduling = raise_priority(PRIORITY + 5)
         for rate_hz in RATES_HZ:
             try:
                 rows += _at_rate(rate_hz, folder)

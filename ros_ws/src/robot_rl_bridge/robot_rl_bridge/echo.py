@@ -13,6 +13,7 @@ from std_msgs.msg import Float64MultiArray
 
 from robot_rl.contract import damping_command
 from robot_rl.robots import get_robot, robot_names
+from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.outputs import COMMAND_TOPIC
@@ -31,7 +32,7 @@ class EchoNode(Node):
     def __init__(self) -> None:
         super().__init__("echo", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
-        print(f"{self.get_name()}: {ros_compat.raise_priority(values['realtime_priority'])}", flush=True)
+        print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
         spec = get_robot(values["robot"])
         command = damping_command(np.array(spec.safety.damping_kd_nms_rad), time.monotonic(), 0.1)
         writer = converters.CommandWriter(spec.joint_names)

@@ -7,12 +7,10 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import os
 import signal
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +33,7 @@ from std_msgs.msg import Float64
 from robot_rl.commands.drivers import read_unit, spec_of
 from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import RobotSpec
+from robot_rl.runtime.scheduling import MOST_PRIORITY
 
 try:
     Float64().data = "not a number"  # type: ignore[assignment]
@@ -194,9 +193,8 @@ PRIORITY = ParameterSpec(
     0,
     "SCHED_FIFO priority to ask the kernel for, with cores that stay awake; 0: leave the scheduling as it is.",
     0,
-    90,
+    MOST_PRIORITY,
 )
-CPU_LATENCY = Path("/dev/cpu_dma_latency")
 
 UNIT = ParameterSpec(
     "unit", "", "Unit file of the robot, hardware/units/<serial>.yaml, for its safety thresholds; empty: none."
@@ -206,40 +204,6 @@ UNIT = ParameterSpec(
 def robot_of(values: Mapping[str, Any]) -> tuple[RobotSpec, tuple[str, ...]]:
     """The robot of the parameters `robot` and `unit`, with the unit's thresholds, and a line about each of those."""
     return spec_of(values["robot"], read_unit(Path(values["unit"]) if values["unit"] else None))
-
-
-def raise_priority(priority: int) -> str:
-    """Ask for SCHED_FIFO with `priority`, for the threads that this process has now, and for cores that stay awake;
-    says what was granted.
-
-    The middleware's threads deliver the messages, so they are among them. Threads started later (a recorder's) are not.
-    Never required: on a machine that does not grant it the loop runs as it is, and the log tells.
-    """
-    if priority == 0:
-        return "scheduling: as started"
-    try:
-        for thread in Path("/proc/self/task").iterdir():
-            os.sched_setscheduler(int(thread.name), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
-    except OSError as error:
-        granted = f"SCHED_FIFO {priority} not granted ({error.strerror}): needs CAP_SYS_NICE or rtprio"
-    else:
-        granted = f"SCHED_FIFO {priority}"
-    return f"scheduling: {granted}; {keep_cores_awake()}"
-
-
-@functools.cache
-def keep_cores_awake(device: Path = CPU_LATENCY) -> str:
-    """Ask the kernel to let no core sleep for as long as this process lives; says whether it will.
-
-    A core that waits for a state for a millisecond sleeps, deeper the longer, or is lent to somebody else's machine; it
-    comes back late and with empty caches, and a tick takes half as long again. The request counts while the file is
-    open (https://docs.kernel.org/power/pm_qos_interface.html), so nothing must be undone.
-    """
-    try:
-        os.write(os.open(device, os.O_WRONLY | os.O_CLOEXEC), struct.pack("i", 0))  # µs that waking up may take
-    except OSError as error:
-        return f"cores may sleep ({device}: {error.strerror})"
-    return "cores stay awake"
 
 
 def declare_parameters(node: Node, specs: Sequence[ParameterSpec]) -> dict[str, Any]:

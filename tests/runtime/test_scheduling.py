@@ -1,0 +1,35 @@
+"""What the kernel is asked for, and what is said of its answer."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from robot_rl.runtime import scheduling
+
+
+def test_a_priority_that_is_not_granted_is_told_and_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    monkeypatch.setattr(scheduling, "keep_cores_awake", lambda: "cores stay awake")
+    assert "not granted (Operation not permitted)" in scheduling.raise_priority(50)
+    assert scheduling.raise_priority(0) == "scheduling: as started"
+
+
+def test_cores_are_kept_awake_by_a_request_that_stays_open(tmp_path: Path) -> None:
+    device = tmp_path / "cpu_dma_latency"
+    device.touch()
+    assert scheduling.keep_cores_awake(device) == "cores stay awake"
+    # A signed 32-bit number of microseconds, as the kernel's documentation has it.
+    assert device.read_bytes() == bytes(4)
+    held = [os.readlink(f) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()]
+    assert held.count(str(device)) == 1
+    scheduling.keep_cores_awake(device)
+    assert [os.readlink(f) for f in Path("/proc/self/fd").iterdir() if f.is_symlink()].count(str(device)) == 1
+
+
+def test_cores_that_may_sleep_are_told_of(tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    assert scheduling.keep_cores_awake(missing) == f"cores may sleep ({missing}: No such file or directory)"
