@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 
 class Adam(nn.Module):
@@ -41,7 +42,7 @@ class Adam(nn.Module):
         self.steps += 1
         self.decay1 *= self._beta1
         self.decay2 *= self._beta2
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             torch.ops.aten._fused_adam_(
                 self._moved, gradients, list(self.means), list(self.squares), [], [self.steps] * len(gradients),
                 lr=learning_rate, beta1=self._beta1, beta2=self._beta2, weight_decay=0.0, eps=self._epsilon,
