@@ -117,14 +117,15 @@ CHECKS: tuple[Check, ...] = (
     Check(Cause.COMM_LOSS, Severity.WARN, 1, margins.health_age),
     Check(Cause.POLICY_ERROR, Severity.HOLD, 1, margins.policy_answered),
     Check(Cause.POLICY_INVALID, Severity.HOLD, 2, margins.policy_finite),
+    # Before the age of the policy's answer, which grows because of them. Of what a camera sees, an age is debounce
+    # enough: it misses a picture now and then.
+    Check(Cause.OBJECT_LOST, Severity.HOLD, 1, margins.object_seen),
+    Check(Cause.OBJECT_INVALID, Severity.HOLD, 1, margins.object_believed),
+    Check(Cause.OBJECT_DROPPED, Severity.HOLD, 2, margins.object_near),
     Check(Cause.POLICY_STALE, Severity.HOLD, 1, margins.policy_age),
     Check(Cause.OBS_OUT_OF_DISTRIBUTION, Severity.HOLD, 2, margins.observation, 0.0, lambda p: p.obs_trip_s, True),
     Check(Cause.OBS_OUT_OF_DISTRIBUTION, Severity.WARN, 1, margins.observation, release=0.05),
     Check(Cause.COMMAND_EXPIRED, Severity.WARN, 1, margins.command_age),
-    # Of what a camera sees, an age is debounce enough: it misses a picture now and then.
-    Check(Cause.OBJECT_LOST, Severity.HOLD, 1, margins.object_seen),
-    Check(Cause.OBJECT_INVALID, Severity.HOLD, 1, margins.object_believed),
-    Check(Cause.OBJECT_DROPPED, Severity.HOLD, 2, margins.object_near),
     Check(Cause.WORKSPACE, Severity.HOLD, 1, margins.workspace, release=0.05),
 )  # fmt: skip
 """In order of priority: of equal severities the first is the cause that is reported."""

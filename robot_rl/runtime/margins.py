@@ -202,11 +202,14 @@ def object_seen(reading: Reading) -> float | None:
 
 
 def object_believed(reading: Reading) -> float | None:
-    """Of the age of the last pose of the object that can be believed."""
+    """Of the age of the last pose of the object that can be believed; while the newest cannot, also of the answer of
+    the policy, which is not asked then."""
     limits, track = reading.limits.object, reading.object
     if limits is None or track is None:
         return None
-    return below(math.inf if track.pose is None else abs(reading.now_s - track.pose.stamp_s), limits.max_age_s)
+    margin = below(math.inf if track.pose is None else abs(reading.now_s - track.pose.stamp_s), limits.max_age_s)
+    unasked = policy_age(reading) if track.pose is None or track.pose.stamp_s != track.seen_s else None
+    return margin if unasked is None or margin is None else min(margin, unasked)
 
 
 def object_near(reading: Reading) -> float | None:

@@ -50,6 +50,17 @@ def test_every_fault_is_noticed_in_time_or_tolerated(running: Rig, kind: str) ->
             assert judge(rehearse(running, c, c.expect), c.expect, limits) == "", c.name
 
 
+def test_faults_of_an_object_are_for_policies_that_handle_one_and_noticed_as_such() -> None:
+    """In this phase of the motion the policy's answer gets too old before the object's pose does."""
+    assert not [c for c in CASES if c.needs == "object"]
+    bundle = load_bundle(POLICIES / "leap_hand/leap-cube/v1")
+    cases = [c for c in select(bundle, LEAP_HAND) if c.needs == "object"]
+    assert len({c.kind for c in cases}) == 7
+    turning = stand_up(bundle, LEAP_HAND, 0.01, MISMATCHED, SEED)
+    for c in cases:
+        assert judge(rehearse(turning, c, c.expect), c.expect, turning.controller.limits) == "", c.name
+
+
 def test_the_table_is_as_broad_as_promised() -> None:
     kinds = {c.kind for c in FAULTS} - {"none"}
     assert len(kinds) >= 20

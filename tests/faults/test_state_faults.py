@@ -11,7 +11,14 @@ import pytest
 from robot_rl.contract import NumpyState, RobotState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import LEAP_HAND, UNITREE_G1, RobotSpec
-from robot_rl_sim.faults.state import STATE_FAULT_NAMES, STATE_FAULTS, make_state_fault, spoils_imu
+from robot_rl_sim.faults.state import (
+    OBJECT_JUMP_M,
+    STATE_FAULT_NAMES,
+    STATE_FAULTS,
+    make_state_fault,
+    spoils_imu,
+    spoils_object,
+)
 
 PERIOD_S = 1 / 64
 G1 = UNITREE_G1.safety
@@ -136,6 +143,54 @@ def test_faults_of_an_imu_are_refused_without_one() -> None:
     for name in STATE_FAULT_NAMES:
         if not spoils_imu(name):
             list(arriving(name, 0.5, LEAP_HAND))
+
+
+def pictures(name: str, number: int = 6) -> list[tuple[float, tuple[float, float], list[float]]]:
+    """(stamp, height, turn) of what states show, two states to a picture whose height and stamp tell when it was taken,
+    in pictures since the first. From the first state on that the fault sees, which shows picture 0."""
+    fault = make_state_fault(name, LEAP_HAND)
+    found = []
+    for k in range(2 * number):
+        taken_s = 2.0 + k // 2 / 32
+        state = RobotState(
+            stamp_s=np.array([2.0 + k / 64]),
+            joint_pos=np.zeros((1, 16)),
+            joint_vel=np.zeros((1, 16)),
+            object_pos=np.array([[0.0, 0.0, (taken_s - 2.0) * 32]]),
+            object_quat_wxyz=np.array([[1.0, 0.0, 0.0, 0.0]]),
+            object_stamp_s=np.array([taken_s]),
+        )
+        (shown,) = fault(state, 2.0 + k / 64)
+        assert shown.stamp_s == state.stamp_s
+        assert shown.object_pos is not None
+        assert shown.object_quat_wxyz is not None
+        assert shown.object_stamp_s is not None
+        x, _, z = shown.object_pos[0].tolist()
+        found.append(((float(shown.object_stamp_s[0]) - 2.0) * 32, (x, z), shown.object_quat_wxyz[0].tolist()))
+    assert found[::2] == found[1::2] or math.isnan(found[2][1][0]), (
+        "a picture is spoilt once, however often it is shown"
+    )
+    return found[::2]
+
+
+def test_of_the_camera_pictures_are_spoilt_and_not_states() -> None:
+    assert [stamp for stamp, _, _ in pictures("object_unseen/one")] == [0, 0, 2, 3, 4, 5]
+    assert [stamp for stamp, _, _ in pictures("object_unseen")] == [0] * 6
+    late = pictures("object_late", 40)
+    assert [stamp for stamp, _, _ in late] == [0] * 33 + [1, 2, 3, 4, 5, 6, 7]  # 1 s is 32 pictures
+    assert [x for _, (x, _), _ in pictures("object_jump/one")] == [0, OBJECT_JUMP_M, 0, 0, 0, 0]
+    assert [x for _, (x, _), _ in pictures("object_jump")] == [0] + [OBJECT_JUMP_M] * 5
+    assert np.isnan([x for _, (x, _), _ in pictures("object_nan/one")]).tolist() == [False, True] + [False] * 4
+    assert np.isnan([x for _, (x, _), _ in pictures("object_nan")]).tolist() == [False] + [True] * 5
+    assert pictures("object_face")[3][2] == pytest.approx([HALF, HALF, 0, 0])
+    frozen = pictures("object_freeze")
+    assert [(stamp, z) for stamp, (_, z), _ in frozen] == [(k, 0) for k in range(6)]
+
+
+def test_faults_of_an_object_are_refused_where_none_is_tracked() -> None:
+    with pytest.raises(ConfigError, match="'unitree_g1' is told of none"):
+        make_state_fault("object_face", UNITREE_G1)
+    assert [n for n in STATE_FAULTS if spoils_object(n)] == [n for n in STATE_FAULTS if n.split("_")[0] == "object"]
 
 
 def test_an_unknown_fault_is_refused_with_the_valid_names() -> None:

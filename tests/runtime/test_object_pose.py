@@ -60,9 +60,9 @@ class Bench:
         self.memory, self.t = SafetyMemory.start(LIMITS), 10.0
         self.tick(10.0)
 
-    def tick(self, seen_s: float | None, kind="policy", **pose: np.ndarray) -> tuple[Severity, Cause]:
+    def tick(self, seen_s: float | None, kind="policy", age_s=0.0, **pose: np.ndarray) -> tuple[Severity, Cause]:
         self.t += DT
-        target = Target(np.array(GRASP), kind)
+        target = Target(np.array(GRASP), kind, age_s=age_s)
         reading = state(self.t, seen_s, **pose)
         self.believed = believable(reading, 0.0, LIMITS.object, self.memory.object)
         self.command, verdict, self.memory = filter_command(reading, 0.0, target, LIMITS, self.memory, self.t)
@@ -122,6 +122,16 @@ def test_one_bad_picture_is_passed_over_and_a_lasting_one_ends_the_policy(pose: 
     outcomes = [bench.tick(bench.t + DT, **pose) for _ in range(7)]
     assert outcomes[3] == OK
     assert outcomes[6] == (Severity.HOLD, Cause.OBJECT_INVALID)
+
+
+def test_a_policy_that_is_not_asked_because_of_its_object_is_stopped_because_of_its_object() -> None:
+    """It gets old in the meantime, which is no cause of anything."""
+    bench = Bench()
+    old_s = 1.5 * LEAP_HAND.safety.policy_age_periods * LIMITS.control_period_s
+    bench.tick(bench.t + DT, pos=moved(0.0, 0.0, np.nan))
+    assert bench.tick(bench.t + DT, pos=moved(0.0, 0.0, np.nan), age_s=old_s) == (Severity.HOLD, Cause.OBJECT_INVALID)
+    # With the object in good sight it is the policy that does not answer.
+    assert Bench().tick(10.0 + 2 * DT, age_s=old_s) == (Severity.HOLD, Cause.POLICY_STALE)
 
 
 def test_what_moves_as_fast_as_it_can_is_no_jump() -> None:

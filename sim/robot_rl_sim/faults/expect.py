@@ -91,6 +91,20 @@ _BODY = (
 """What a body that is out of control shows first is up to chance."""
 
 
+def _object_age(limits: SafetyLimits) -> float:
+    """How old the pose of the object may be, s."""
+    assert limits.object is not None
+    return limits.object.max_age_s
+
+
+def _dropped(sight: Sight) -> bool:
+    """Measured further from where episodes begin than an object in hand gets."""
+    limits, pos = sight.limits.object, sight.state.object_pos
+    if limits is None or limits.start is None or pos is None:
+        return False
+    return float(np.linalg.norm(pos[0] - limits.start.pos_m)) > limits.start.lost_distance_m
+
+
 def _old(sight: Sight) -> bool:
     return sight.age_s > sight.limits.state_hold_s
 
@@ -124,6 +138,15 @@ FALL = Expect(
 SHOVED = Expect(_BODY, Severity.HOLD, debounce(Cause.JOINT_VEL), due=_too_fast)
 DRIFTED = Expect(_BODY, Severity.HOLD, debounce(Cause.JOINT_LIMIT), due=_past_the_limit)
 MISREAD = Expect((Cause.STATE_FROZEN,), Severity.DAMP, lambda limits: limits.state_damp_s, due=_misread)
+UNSEEN_OBJECT = Expect((Cause.OBJECT_LOST,), Severity.HOLD, _object_age)
+UNBELIEVED_OBJECT = Expect((Cause.OBJECT_INVALID,), Severity.HOLD, _object_age)
+# Nothing that runs looks for it. If the object leaves the hand meanwhile, nobody sees that either.
+STUCK = Expect((Cause.OBS_OUT_OF_DISTRIBUTION,), Severity.HOLD, _object_age, due=lambda sight: False)
+# Faster than an object moves in hand, it may be a pose that is not believed, or an observation unlike any.
+DROPPED = Expect(
+    (Cause.OBJECT_DROPPED, Cause.OBJECT_INVALID, Cause.OBS_OUT_OF_DISTRIBUTION), Severity.HOLD,
+    lambda limits: max(debounce(Cause.OBJECT_DROPPED)(limits), _object_age(limits)), due=_dropped,
+)  # fmt: skip
 # The clipped command may be one that training never saw, and then the policy's observation tells.
 STRANGE = Expect(
     (Cause.OBS_OUT_OF_DISTRIBUTION,), Severity.HOLD, debounce(Cause.OBS_OUT_OF_DISTRIBUTION), due=lambda sight: False

@@ -154,6 +154,18 @@ def shove_joint(speed_rad_s: float) -> BodyFault:
     return apply
 
 
+def throw_object(speed_m_s: float) -> BodyFault:
+    """A sudden velocity of the object away from the hand: half up, half to whichever side."""
+
+    def apply(robot: SimRobot, rng: np.random.Generator) -> None:
+        assert robot.scene is not None
+        _, dofs = robot.scene.columns
+        angle, half = rng.uniform(0, 2 * np.pi), speed_m_s * np.sqrt(0.5)
+        robot.data.qvel[dofs][:3] += half * np.cos(angle), half * np.sin(angle), half
+
+    return apply
+
+
 def say(values: float) -> Callable[[Command], Command]:
     """The operator's numbers are all this."""
     return lambda command: replace(command, values=np.full_like(command.values, values))

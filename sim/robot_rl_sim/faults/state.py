@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_rl.contract import NumpyState
+from robot_rl.contract import OBJECT_FIELDS, NumpyState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import RobotSpec, SafetyProfile
 from robot_rl.runtime.measurement import JOINT_JUMP_RAD, QUAT_NORM_TOLERANCE
@@ -20,6 +20,10 @@ SPIKE_RAD = 10.0
 OFFSET_RAD = 1.0
 DRIFT_RAD_S = 3.0
 """As fast as joints move, so that no reading is a jump."""
+PICTURE_LATE_S = 1.0
+"""Longer than any policy may go by an old picture."""
+OBJECT_JUMP_M = 0.5
+"""Further than an object falls between two pictures."""
 
 Array = NDArray[np.float64]
 Change = Callable[[NumpyState], NumpyState]
@@ -116,6 +120,31 @@ def _drift(rate_rad_s: float) -> StateFault:
     return apply
 
 
+def _pictures(fault: StateFault) -> StateFault:
+    """A camera's: the fault is given each new picture of the object once, and states show the newest that it lets
+    through, at first the one from before."""
+    shown: list[NumpyState] = []
+    newest: list[float | None] = []
+
+    def apply(state: NumpyState, now_s: float) -> Sequence[NumpyState]:
+        stamp_s = None if state.object_stamp_s is None else float(state.object_stamp_s[0])
+        if not shown:
+            shown.append(state)
+        elif stamp_s != newest[-1]:
+            shown.extend(fault(state, now_s))
+        newest.append(stamp_s)
+        return (replace(state, **{name: getattr(shown[-1], name) for name in (*OBJECT_FIELDS, "object_stamp_s")}),)
+
+    return apply
+
+
+def _object(change: Callable[[Array], Array], name: str) -> Change:
+    """Of one of the object's fields, while it is in sight."""
+    return lambda state: (
+        state if getattr(state, name) is None else replace(state, **{name: change(np.asarray(getattr(state, name)))})
+    )
+
+
 def _with(value: Array, column: int, number: float) -> Array:
     changed = np.array(value, np.float64)
     changed[0, column] = number
@@ -141,6 +170,17 @@ def _upside_down(quat: Array) -> Array:
     """Turned by 180 degrees about the body's x axis."""
     w, x, y, z = np.moveaxis(quat, -1, 0)
     return np.stack((-x, w, z, -y), -1)
+
+
+def _other_face(quat: Array) -> Array:
+    """Turned by 90 degrees about the object's x axis: what a cube's tracker takes for the same."""
+    w, x, y, z = np.moveaxis(quat, -1, 0)
+    return np.stack((w - x, x + w, y + z, z - y), -1) / np.sqrt(2.0)
+
+
+_no_number = _object(lambda pos: pos * np.nan, "object_pos")
+_elsewhere = _object(lambda pos: pos + OBJECT_JUMP_M * np.eye(1, 3), "object_pos")
+_turned = _object(_other_face, "object_quat_wxyz")
 
 
 def _speed(profile: SafetyProfile) -> float:
@@ -189,6 +229,16 @@ STATE_FAULTS: dict[str, Callable[[SafetyProfile], StateFault]] = {
     "quat_flip/norm": lambda p: _always(_quat(lambda q: q * (1.0 + 2.0 * QUAT_NORM_TOLERANCE))),
     "quat_flip/order": lambda p: _always(_quat(lambda q: np.roll(q, -1, -1))),
     "quat_flip/lasting": lambda p: _always(_quat(_upside_down)),
+    "object_unseen/one": lambda p: _pictures(_once(_drop)),
+    "object_unseen/lasting": lambda p: _pictures(_drop),
+    "object_late/lasting": lambda p: _pictures(_delay(PICTURE_LATE_S)),
+    "object_nan/one": lambda p: _pictures(_once(_always(_no_number))),
+    "object_nan/lasting": lambda p: _pictures(_always(_no_number)),
+    "object_jump/one": lambda p: _pictures(_once(_always(_elsewhere))),
+    "object_jump/lasting": lambda p: _pictures(_always(_elsewhere)),
+    "object_face/one": lambda p: _pictures(_once(_always(_turned))),
+    "object_face/lasting": lambda p: _pictures(_always(_turned)),
+    "object_freeze/lasting": lambda p: _freeze(*OBJECT_FIELDS),
 }
 """`<kind>/<severity>`, made for a robot's thresholds. Faults of one joint strike the first."""
 
@@ -203,10 +253,17 @@ def spoils_imu(name: str) -> bool:
     return name.startswith(_OF_THE_IMU)
 
 
+def spoils_object(name: str) -> bool:
+    """Whether the fault needs an object that is tracked."""
+    return name.startswith("object_")
+
+
 def make_state_fault(name: str, robot: RobotSpec) -> StateFault:
     """One of STATE_FAULT_NAMES. Raises ConfigError listing them, or if the robot does not measure what it spoils."""
     if name not in STATE_FAULT_NAMES:
         raise ConfigError(f"unknown fault {name!r}; valid: {', '.join(STATE_FAULT_NAMES)}")
     if spoils_imu(name) and "imu_quat_wxyz" not in robot.state_fields:
         raise ConfigError(f"fault {name!r} spoils an IMU, and {robot.name!r} has none")
+    if spoils_object(name) and not set(OBJECT_FIELDS) <= set(robot.state_fields):
+        raise ConfigError(f"fault {name!r} spoils an object's pose, and {robot.name!r} is told of none")
     return STATE_FAULTS[name if name in STATE_FAULTS else f"{name}/lasting"](robot.safety)

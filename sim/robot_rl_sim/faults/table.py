@@ -20,9 +20,10 @@ from robot_rl_sim.faults import expect as e
 from robot_rl_sim.faults import fault as f
 from robot_rl_sim.faults.expect import Expect
 from robot_rl_sim.faults.fault import BodyFault, CommandFault, Fault, PolicyFault, ProcessFault
-from robot_rl_sim.faults.state import make_state_fault, spoils_imu
+from robot_rl_sim.faults.state import make_state_fault, spoils_imu, spoils_object
 
 PUSHES_M_S = (0.5, 1.0, 1.5, 2.0, 3.0)
+THROWS_M_S = (1.5, 3.0)
 TILT_PUSHES = (1.0, 2.0, 3.0, 4.5, 8.0)
 SHOVES = (0.5, 1.0, 2.0)
 """Shares of the speed at which a joint trips."""
@@ -48,7 +49,7 @@ class Case:
     reason: str = ""
     """Why it is tolerated, or noticed only by its consequences."""
     needs: str = ""
-    """"imu", "floating_base", "deadman", "command": what the robot or the policy must have."""
+    """"imu", "floating_base", "deadman", "command", "object": what the robot or the policy must have."""
 
     @property
     def name(self) -> str:
@@ -63,6 +64,7 @@ def select(bundle: Bundle, spec: RobotSpec, patterns: tuple[str, ...] = ()) -> t
         "floating_base": spec.floating_base,
         "deadman": spec.safety.deadman,
         "command": bundle.contract.command is not None,
+        "object": bundle.contract.reads_object,
     }
     cases = tuple(c for c in FAULTS if has[c.needs])
     found = tuple(c for c in cases if not patterns or any(fnmatch(c.name, p) or c.kind == p for p in patterns))
@@ -73,7 +75,7 @@ def select(bundle: Bundle, spec: RobotSpec, patterns: tuple[str, ...] = ()) -> t
 
 def _state(kind: str, severity: str, expect: Expect | None, reason: str = "") -> Case:
     name = f"{kind}/{severity}"
-    needs = "imu" if spoils_imu(name) else ""
+    needs = "imu" if spoils_imu(name) else "object" if spoils_object(name) else ""
     return Case(kind, severity, lambda spec, lim: Fault(state=make_state_fault(name, spec)), expect, reason, needs)
 
 
@@ -170,6 +172,16 @@ FAULTS: tuple[Case, ...] = (
     _state("quat_flip", "norm", e.noticed(Cause.STATE_INVALID)),
     _state("quat_flip", "order", e.noticed(Cause.STATE_JUMP)),
     _state("quat_flip", "lasting", e.noticed(Cause.STATE_JUMP)),
+    _state("object_unseen", "one", None, "one picture is missed now and then"),
+    _state("object_unseen", "lasting", e.UNSEEN_OBJECT),
+    _state("object_late", "lasting", e.UNSEEN_OBJECT),
+    _state("object_nan", "one", None, "one unusable picture is left out"),
+    _state("object_nan", "lasting", e.UNBELIEVED_OBJECT),
+    _state("object_jump", "one", None, "one impossible picture is left out"),
+    _state("object_jump", "lasting", e.UNBELIEVED_OBJECT),
+    _state("object_face", "one", None, "one impossible picture is left out"),
+    _state("object_face", "lasting", e.UNBELIEVED_OBJECT),
+    _state("object_freeze", "lasting", e.STUCK, "an object at rest looks the same; only that no goal is reached shows"),
     # Policy
     _policy("policy_raises", "one", lambda _: f.once(f.fail), e.evaluations(Cause.POLICY_ERROR)),
     _policy("policy_raises", "lasting", lambda _: f.fail, e.evaluations(Cause.POLICY_ERROR)),
@@ -216,6 +228,7 @@ FAULTS: tuple[Case, ...] = (
     _command_of("huge", 1e6, e.STRANGE, "clipped to its bounds; if training never saw that, the observation tells"),
     # Body
     *(_body("push", f"{v:g}_m_s", lambda _, v=v: f.push(v), e.FALL, "floating_base") for v in PUSHES_M_S),
+    *(_body("object_thrown", f"{v:g}_m_s", lambda _, v=v: f.throw_object(v), e.DROPPED, "object") for v in THROWS_M_S),
     *(_body("tilt_push", f"{v:g}_rad_s", lambda _, v=v: f.tilt_push(v), e.FALL, "floating_base") for v in TILT_PUSHES),
     *(_body("shove_joint", f"{v:g}x", lambda lim, v=v: f.shove_joint(v * lim.vel_trip[0]), e.SHOVED) for v in SHOVES),
 )  # fmt: skip
