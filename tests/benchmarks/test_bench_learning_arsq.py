@@ -59,6 +59,34 @@ def test_one_command_records_learns_compares_and_does_not_repeat_itself(tmp_path
         benchmark(amounts(tmp_path, steps=30))
 
 
+def test_each_learner_that_clones_chooses_how_strongly_on_a_seed_of_its_own(tmp_path, monkeypatch):
+    best = {"arsq": (0.0, 1.0), "separate": (0.03, 1.0)}
+
+    def run(task, method, seed, amounts):
+        assert seed == learning_arsq.TUNING_SEED
+        config = amounts.problems[task].config
+        assert config.bins == 5
+        return {1: 9.0, 2: float(best[method] == (config.bc_weight, config.bc_clamp))}
+
+    monkeypatch.setattr(learning_arsq, "run", run)
+    asked = amounts(tmp_path, tune=True)
+    assert learning_arsq.TUNING_SEED not in asked.seeds
+    for method, (weight, clamp) in best.items():
+        config = learning_arsq.tuned("gym:Pendulum-v1", method, asked).problems["gym:Pendulum-v1"].config
+        assert (config.bc_weight, config.bc_clamp) == (weight, clamp)
+    assert learning_arsq.tuned("gym:Pendulum-v1", "iql", asked) is asked
+    assert learning_arsq.tuned("gym:Pendulum-v1", "arsq", amounts(tmp_path)) == amounts(tmp_path)
+
+
+@pytest.mark.slow
+def test_with_tuning_the_result_says_what_was_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning_arsq, "ROBOT_TASKS", ())
+    asked = amounts(tmp_path, tasks=("gym:Pendulum-v1",), methods=("arsq", "separate"), tune=True, steps=8)
+    rows: dict[str, Any] = {row.name: row.value for row in benchmark(asked).rows}
+    chosen = {f"{w:g}, C_m {c:g}" for w, c in learning_arsq.CLONING}
+    assert {rows["learning/arsq-pendulum/arsq/cloning"], rows["learning/arsq-pendulum/separate/cloning"]} <= chosen
+
+
 def test_a_ratio_of_failures_is_none():
     levels = {"random": -300.0, "recorded": 100.0}
     assert learning_arsq._ratio({"arsq": 600.0, "independent": 400.0}, "independent", levels) == 1.5
