@@ -112,6 +112,11 @@ class Sensors:
         return self._oldest_sample(lambda field: field not in OBJECT)
 
     @property
+    def object_late(self) -> bool:
+        """Whether the object may be seen later than it is there."""
+        return self._timing is not None and any(field in OBJECT for field in self._timing.fields)
+
+    @property
     def object_sample_steps(self) -> Tensor:
         """(num_worlds,) likewise to the picture in which the object was seen."""
         return self._oldest_sample(lambda field: field in OBJECT)

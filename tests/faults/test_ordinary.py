@@ -13,9 +13,11 @@ from robot_rl.env import get_task
 from robot_rl.robots import ROBOTS
 from robot_rl.runtime.checks import Cause
 from robot_rl_sim.faults.ordinary import Ordinary, figures, run_ordinary
-from robot_rl_sim.sensor_config import SensorsConfig
+from robot_rl_sim.randomization import RandomizationConfig
+from robot_rl_sim.sensor_config import SensorConfig, SensorsConfig
 
-BUNDLE = load_bundle(Path(__file__).parents[2] / "policies/shadow_hand/shadow-reach/v1")
+POLICIES = Path(__file__).parents[2] / "policies"
+BUNDLE = load_bundle(POLICIES / "shadow_hand/shadow-reach/v1")
 
 
 def shadow(joint_pos_error_rad: float) -> Ordinary:
@@ -32,6 +34,26 @@ def test_the_filter_bears_the_errors_of_training_and_would_not_without_being_tol
     strict = shadow(0.0)
     assert strict.episodes == sound.episodes
     assert set(strict.wrong) == {Cause.JOINT_LIMIT}
+
+
+def test_an_object_is_seen_as_late_as_in_training_and_held_against_nobody() -> None:
+    bundle = load_bundle(POLICIES / "leap_hand/leap-cube/v1")
+    env = get_task("leap-cube").make_env(num_envs=8, seed=7)
+    ordinary = run_ordinary(bundle, env, 0.0, 7)  # type: ignore[arg-type]
+    # A whole episode in each world, and none that only began with the last step.
+    assert (ordinary.episodes - ordinary.failed, ordinary.ticks) == (8, 8 * env.max_episode_steps)
+    assert not ordinary.wrong
+
+
+@pytest.mark.parametrize(("delay_s", "wrong"), [(0.06, set()), (0.2, {Cause.OBJECT_LOST})])
+def test_pictures_that_take_longer_than_the_policy_may_go_by_them_are_noticed(
+    delay_s: float, wrong: set[Cause]
+) -> None:
+    bundle = load_bundle(POLICIES / "leap_hand/leap-cube/v1")
+    camera = SensorConfig(delay_s=(delay_s, delay_s))
+    sensors = SensorsConfig(object_pos=camera, object_quat_wxyz=camera)
+    env = get_task("leap-cube").make_env(num_envs=4, seed=7, randomize=RandomizationConfig(sensors=sensors))
+    assert set(run_ordinary(bundle, env, 0.0, 7).wrong) == wrong  # type: ignore[arg-type]
 
 
 def test_figures_by_hand() -> None:

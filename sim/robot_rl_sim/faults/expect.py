@@ -147,7 +147,9 @@ DROPPED = Expect(
     (Cause.OBJECT_DROPPED, Cause.OBJECT_INVALID, Cause.OBS_OUT_OF_DISTRIBUTION), Severity.HOLD,
     lambda limits: max(debounce(Cause.OBJECT_DROPPED)(limits), _object_age(limits)), due=_dropped,
 )  # fmt: skip
-# The clipped command may be one that training never saw, and then the policy's observation tells.
+# The clipped command may be one that training never saw, and then the policy's observation tells; or what becomes of an
+# object that it moves.
 STRANGE = Expect(
-    (Cause.OBS_OUT_OF_DISTRIBUTION,), Severity.HOLD, debounce(Cause.OBS_OUT_OF_DISTRIBUTION), due=lambda sight: False
-)
+    (Cause.OBS_OUT_OF_DISTRIBUTION, Cause.OBJECT_DROPPED), Severity.HOLD, debounce(Cause.OBS_OUT_OF_DISTRIBUTION),
+    due=lambda sight: False,
+)  # fmt: skip

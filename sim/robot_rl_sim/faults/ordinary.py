@@ -96,7 +96,7 @@ def run_ordinary(bundle: Bundle, env: SimVecEnv, minutes: float, seed: int) -> O
     )
     env.limit_targets(bundle.manifest.low_pass_hz)
     env.reset(seed)
-    ordinary = Ordinary(period_s, episodes=env.num_envs)
+    ordinary = Ordinary(period_s)
     watches = [_Watch(limits) for _ in range(env.num_envs)]
     states = _States(env, limits)
     for _ in range(max(env.max_episode_steps, round(60.0 * minutes / (period_s * env.num_envs)))):
@@ -111,7 +111,6 @@ def run_ordinary(bundle: Bundle, env: SimVecEnv, minutes: float, seed: int) -> O
         for i in (step.terminated | step.truncated).nonzero().squeeze(-1).tolist():
             watches[i].end(ordinary, bool(step.terminated[i]))
             watches[i] = _Watch(limits)
-            ordinary.episodes += 1
     for watch in watches:
         watch.end(ordinary, failed=False)
     return ordinary
@@ -137,6 +136,9 @@ class _Watch:
         self.now_s += period_s
 
     def end(self, ordinary: Ordinary, failed: bool) -> None:
+        if not self.now_s:
+            return  # it never began
+        ordinary.episodes += 1
         ordinary.failed += failed
         wrong = [cause for at_s, cause in self._trips if not failed or self.now_s - at_s > FALL_S]
         if wrong:
@@ -151,17 +153,25 @@ class _States:
     def __init__(self, env: SimVecEnv, limits: SafetyLimits) -> None:
         self._env, self._limits = env, limits
         readings = make_readings(env.sim, env.mdp.robot, env.mdp.object_body)
-        self._true = {name: readings[name] for name in limits.state_fields}
+        of_object = () if limits.object is None else limits.object.fields
+        self._true = {name: readings[name] for name in (*limits.state_fields, *of_object)}
         self._fields: dict[str, NDArray[Any]] = {}
+        self._pictured_s: NDArray[np.float64] | None = None
+        """(num_worlds,) time of the picture of each object, since its episode began, if it is not the present."""
 
     def of(self, world: int, inputs: dict[str, NDArray[Any]], now_s: float) -> RobotState[NDArray[Any]]:
         if world == 0:
             self._read(inputs)
         fields = {name: value[world : world + 1].astype(np.float64) for name, value in self._fields.items()}
+        if self._limits.object is not None:
+            pictured_s = now_s if self._pictured_s is None else self._pictured_s[world]
+            fields["object_stamp_s"] = np.array([pictured_s])
         return RobotState(**fields | {"stamp_s": np.array([now_s])})
 
     def _read(self, inputs: dict[str, NDArray[Any]]) -> None:
-        sim = self._env.sim
+        sim, sensors = self._env.sim, self._env.imperfections.sensors
+        if sensors.object_late:
+            self._pictured_s = _numpy(sensors.object_sample_steps) * sim.model.opt.timestep
         self._fields = {n: inputs[n] if n in inputs else _numpy(reading(sim)) for n, reading in self._true.items()}
         true = _numpy(sim.joint_pos)
         sunk = true - true.clip(self._limits.lower, self._limits.upper)
