@@ -142,7 +142,7 @@ def test_without_a_fault_the_bare_runner_moves_the_robot_too(running: Rig) -> No
     assert peaks.joint_pos_rad < 0.01
 
 
-@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", "unitree_g1/g1-balance/v2"])
+@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", "leap_hand/leap-cube/v1", "unitree_g1/g1-balance/v2"])
 def test_committed_tables_are_of_these_faults_and_thresholds(folder: str) -> None:
     bundle = load_bundle(POLICIES / folder)
     spec = get_robot(bundle.contract.robot)
@@ -155,7 +155,7 @@ def test_committed_tables_are_of_these_faults_and_thresholds(folder: str) -> Non
     assert not data["ordinary"]["problem"]
 
 
-@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", "unitree_g1/g1-balance/v2"])
+@pytest.mark.parametrize("folder", ["leap_hand/leap-reach/v1", "leap_hand/leap-cube/v1", "unitree_g1/g1-balance/v2"])
 def test_committed_tables_pass(folder: str) -> None:
     data = json.loads((POLICIES / folder / "faults.json").read_text())
     assert data["passed"], data["reason"]
