@@ -37,7 +37,7 @@ BCLoss = Literal["margin", "cql"]
 
 @dataclass(frozen=True)
 class ARSQConfig:
-    """Hyperparameters of ARSQ; the defaults are those of the authors' D4RL runs on hopper."""
+    """Hyperparameters of ARSQ; the defaults are those of the authors' run on D4RL's hopper-medium-replay."""
 
     learning_rate: float = 3e-4
     """Adam step size of all networks."""
@@ -62,13 +62,14 @@ class ARSQConfig:
     within a level, as in CQN), or nothing. The last two are ablations."""
     rl_weight: float = 1.0
     """Factor on the squared Bellman error."""
-    bc_weight: float = 0.1
+    bc_weight: float = 0.03
     """Factor on the behaviour-cloning loss, which sees only demonstration rows."""
     bc_loss: BCLoss = "margin"
     """What is pushed below the demonstrated bin: each other bin, or the log-sum-exp of all others."""
-    bc_clamp: float = -1.0
-    """C_m: a violation A_other - A_demo is pushed down only while it exceeds this. -1 goes on pushing until the
-    demonstrated bin leads by 1; +1 does nothing until another leads by 1."""
+    bc_clamp: float = 1.0
+    """C_m: a violation A_other - A_demo is pushed down only while it exceeds this, in units of reward. +1 does nothing
+    until another leads by 1; -1 goes on pushing until the demonstrated bin leads by 1, for each of L * D choices: with
+    many of them, and demonstrations that are not all good, learning stops there."""
     time_limit: Literal["bootstrap", "terminal"] = "bootstrap"
     """At a time limit, bootstrap from the true last observation, or treat it as the end of the MDP."""
     compile: bool = False

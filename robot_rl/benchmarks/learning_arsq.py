@@ -52,10 +52,10 @@ beside it; both amounts are reported.
 
 `leap-reach` came last: a robot of this project, whose 16 actions are many more than the 3 to 6 of the others. With
 many, what one dimension alone is worth is an average over all that the others did, and drowns in it; a sum of
-advantages does not have to average. Settings, before any run: ARSQ's defaults (those of
-hopper, with the cloning of two medium-replay sets), small as above, and everything else as for the other robots.
-(`g1-balance` was to be another, but 60,000 steps of SAC in one environment taught it nothing, 109 for 113 of random
-actions: no recording of mixed quality.)
+advantages does not have to average. Settings, before any run: ARSQ's defaults of then (those of hopper, with the cloning
+of the other two medium-replay sets), small as above, and everything else as for the other robots. (`g1-balance` was to
+be another, but 60,000 steps of SAC in one environment taught it nothing, 109 for 113 of random actions: no recording of
+mixed quality.)
 
 With `--tune`, learners that clone choose how strongly. The authors tune the cloning term for each of their data sets,
 their C_m is in units of reward, and what it costs grows with the number of choices: nothing says that a setting carries
@@ -127,17 +127,17 @@ PROBLEMS: dict[str, Problem] = {
     "gym:Hopper-v5": Problem(ARSQConfig(**_SMALL, levels=2, bins=7, bc_weight=0.03, bc_clamp=1.0), 30_000),
     "gym:HalfCheetah-v5": Problem(ARSQConfig(**_SMALL, levels=1, bins=41, bc_weight=0.1, bc_clamp=-1.0), 30_000),
     "gym:Walker2d-v5": Problem(ARSQConfig(**_SMALL, levels=1, bins=41, bc_weight=0.1, bc_clamp=-1.0), 30_000),
-    "leap-reach": Problem(ARSQConfig(**_SMALL), 30_000),
+    "leap-reach": Problem(ARSQConfig(**_SMALL, bc_weight=0.1, bc_clamp=-1.0), 30_000),
     "paired:point-mass": Problem(
         ARSQConfig(
             learning_rate=1e-3, batch_size=128, gamma=0.95, tau=0.02, hidden=(64, 64), activation="relu", levels=1,
-            bins=15, alpha=0.1, compile=compiler_found(),
+            bins=15, alpha=0.1, bc_weight=0.1, bc_clamp=-1.0, compile=compiler_found(),
         ),
         3_000,
     ),
 }  # fmt: skip
 """The first three: the authors' for the medium-replay sets of these robots, cloning with `margin`. The next: ARSQ's
-defaults. The diagnostic: the preset `arsq` of the task point-mass."""
+defaults of then. The diagnostic: the preset `arsq` of the task point-mass."""
 
 CLONING = ((0.1, -1.0), (0.03, 1.0), (0.0, 1.0))
 """Weights and C_m of the cloning loss to choose from: the authors' for two of their medium-replay sets, for the third,
