@@ -52,10 +52,10 @@ beside it; both amounts are reported.
 
 `leap-reach` came last: a robot of this project, whose 16 actions are many more than the 3 to 6 of the others. With
 many, what one dimension alone is worth is an average over all that the others did, and drowns in it; a sum of
-advantages does not have to average. Settings, before any run: ARSQ's defaults of then (those of hopper, with the cloning
-of the other two medium-replay sets), small as above, and everything else as for the other robots. (`g1-balance` was to
-be another, but 60,000 steps of SAC in one environment taught it nothing, 109 for 113 of random actions: no recording of
-mixed quality.)
+advantages does not have to average. Settings, before any run: ARSQ's defaults of then (those of hopper, with the
+cloning of the other two medium-replay sets), small as above, and everything else as for the other robots. (`g1-balance`
+was to be another, but 60,000 steps of SAC in one environment taught it nothing, 109 for 113 of random actions: no
+recording of mixed quality.)
 
 With `--tune`, learners that clone choose how strongly. The authors tune the cloning term for each of their data sets,
 their C_m is in units of reward, and what it costs grows with the number of choices: nothing says that a setting carries
