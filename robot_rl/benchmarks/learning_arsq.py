@@ -380,7 +380,7 @@ def _plot(
             ax.axhline(value, color="#555555", linewidth=0.9, linestyle=style, label=f"{what} {value:.0f}")
             for (what, value), style in zip(levels[task].items(), (":", "-.", "--"), strict=True)
         ]
-        ax.legend(handles=lines, fontsize=7, frameon=False)
+        ax.legend(handles=lines, fontsize=7, loc="center right", framealpha=0.9, edgecolor="none")
         ax.set_title(f"{task.removeprefix('gym:')}, {len(amounts.seeds)} seeds and their mean", loc="left", fontsize=10)
         ax.set_xlabel("updates = own environment steps")
         ax.set_ylabel("return of the greedy policy")
