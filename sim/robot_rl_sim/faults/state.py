@@ -123,17 +123,18 @@ def _drift(rate_rad_s: float) -> StateFault:
 def _pictures(fault: StateFault) -> StateFault:
     """A camera's: the fault is given each new picture of the object once, and states show the newest that it lets
     through, at first the one from before."""
-    shown: list[NumpyState] = []
-    newest: list[float | None] = []
+    shown: NumpyState | None = None
+    newest_s: float | None = None
 
     def apply(state: NumpyState, now_s: float) -> Sequence[NumpyState]:
+        nonlocal shown, newest_s
         stamp_s = None if state.object_stamp_s is None else float(state.object_stamp_s[0])
-        if not shown:
-            shown.append(state)
-        elif stamp_s != newest[-1]:
-            shown.extend(fault(state, now_s))
-        newest.append(stamp_s)
-        return (replace(state, **{name: getattr(shown[-1], name) for name in (*OBJECT_FIELDS, "object_stamp_s")}),)
+        if shown is None:
+            shown = state
+        elif stamp_s != newest_s:
+            shown = (shown, *fault(state, now_s))[-1]
+        newest_s = stamp_s
+        return (replace(state, **{name: getattr(shown, name) for name in (*OBJECT_FIELDS, "object_stamp_s")}),)
 
     return apply
 
