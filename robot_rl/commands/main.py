@@ -10,6 +10,7 @@ Exit codes: 0 success; 1 the verb ran and failed; 2 wrong usage; 3 an optional p
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,15 +64,22 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        if {"-h", "--help"} & set(arguments):
+            return EXIT_OK
+        print("robot-rl: stopped, because what read its output has ended", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _dispatch(arguments: list[str], json_path: Path | None) -> int:
     verbs = load_verbs()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_overview(verbs))
+        _show(_overview(verbs))
         return EXIT_OK if arguments else EXIT_USAGE
     if arguments[0] == "--version":
-        print(f"robot-rl {__version__}")
+        _show(f"robot-rl {__version__}")
         return EXIT_OK
     name, *rest = arguments
     if name not in verbs:
@@ -95,15 +103,34 @@ def _dispatch(arguments: list[str], json_path: Path | None) -> int:
         result, code = Result(ok=False, reason=str(error)), EXIT_USAGE
     except RobotRLError as error:
         result, code = Result(ok=False, reason=str(error)), EXIT_FAILED
-    if result.rows and not result.quiet:
-        print(result.table())
-    if not result.ok:
-        print(f"robot-rl {name}: {result.reason}", file=sys.stderr)
     if json_path is not None:
         result.write(json_path)
+    if result.rows and not result.quiet:
+        _show(result.table())
+    if not result.ok:
+        print(f"robot-rl {name}: {result.reason}", file=sys.stderr)
     if code is not None:
         return code
     return EXIT_OK if result.ok else EXIT_FAILED
+
+
+def _show(text: str) -> None:
+    """Print a result. Who reads no further, as `head` and a pager do, has seen enough: that is no failure."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads standard output any more; what the interpreter still has for it is then dropped."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _take_json(arguments: list[str]) -> tuple[list[str], Path | None]:

@@ -104,3 +104,43 @@ def test_help_of_the_installed_command_is_quick_to_reach() -> None:
     assert done.returncode == 0, done.stderr
     for verb in ("list", "train", "evaluate", "export", "verify", "deploy", "demo", "doctor", "bench"):
         assert f"  {verb} " in done.stdout
+
+
+_VERBS_THAT_PRINT = """
+import sys
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from robot_rl.commands import main as command_line
+from robot_rl.commands.result import Result, Row
+
+@dataclass(frozen=True)
+class Arguments:
+    'Print.'
+    lines: int = 0
+
+def run(arguments):
+    for line in range(arguments.lines):
+        print(line, flush=True)
+    return Result(True, (Row("sum", 1.0),))
+
+sys.modules["printing"] = sys.modules["__main__"]
+VERB = command_line.Verb(Arguments, run)
+command_line.load_verbs = lambda: {"show": EntryPoint("show", "printing:VERB", "robot_rl.commands")}
+command_line.console()
+"""
+
+
+@pytest.mark.parametrize(("lines", "code", "said"), [("0", 0, ""), ("5", 1, "robot-rl: stopped, because what read")])
+def test_a_result_that_nobody_reads_is_no_failure_and_a_run_that_nobody_reads_ends(
+    lines: str, code: int, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "r.json"
+    arguments = [sys.executable, "-c", _VERBS_THAT_PRINT, "show", "--lines", lines, "--json", str(file)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()  # as `head` does when it has its lines
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert errors.startswith(said)
+    assert len(errors.splitlines()) == (1 if said else 0)
+    assert file.exists() == (code == 0)
