@@ -128,6 +128,7 @@ PROBLEMS: dict[str, Problem] = {
     "gym:HalfCheetah-v5": Problem(ARSQConfig(**_SMALL, levels=1, bins=41, bc_weight=0.1, bc_clamp=-1.0), 30_000),
     "gym:Walker2d-v5": Problem(ARSQConfig(**_SMALL, levels=1, bins=41, bc_weight=0.1, bc_clamp=-1.0), 30_000),
     "leap-reach": Problem(ARSQConfig(**_SMALL, bc_weight=0.1, bc_clamp=-1.0), 30_000),
+    "shadow-reach": Problem(ARSQConfig(**_SMALL, bc_weight=0.1, bc_clamp=-1.0), 30_000),
     "paired:point-mass": Problem(
         ARSQConfig(
             learning_rate=1e-3, batch_size=128, gamma=0.95, tau=0.02, hidden=(64, 64), activation="relu", levels=1,
@@ -136,7 +137,7 @@ PROBLEMS: dict[str, Problem] = {
         3_000,
     ),
 }  # fmt: skip
-"""The first three: the authors' for the medium-replay sets of these robots, cloning with `margin`. The next: ARSQ's
+"""The first three: the authors' for the medium-replay sets of these robots, cloning with `margin`. The next two: ARSQ's
 defaults of then. The diagnostic: the preset `arsq` of the task point-mass."""
 
 CLONING = ((0.1, -1.0), (0.03, 1.0), (0.0, 1.0))
