@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import queue
 import shutil
@@ -21,6 +22,7 @@ from robot_rl.commands import drivers
 from robot_rl.commands.drivers import SIMULATED
 from robot_rl.commands.main import Verb
 from robot_rl.commands.result import Result, Row
+from robot_rl.commands.terminal import tell
 from robot_rl.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -74,6 +76,12 @@ class DeployArgs:
     """SCHED_FIFO priority to ask the kernel for, with cores that stay awake; 0: leave the scheduling as it is. What is
     not granted is said, and `robot-rl doctor` says how to grant it."""
 
+    def __post_init__(self) -> None:
+        for name in ("duration", "loop_rate_hz"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"--{name.replace('_', '-')} must be positive and finite, got {value}")
+
 
 def run(args: DeployArgs) -> Result:
     from robot_rl.bundle.load import load_bundle
@@ -101,7 +109,7 @@ def run(args: DeployArgs) -> Result:
     bundle = load_bundle(args.bundle)
     spec, overrides = drivers.spec_of(args.robot or bundle.contract.robot, unit)
     print("\n".join(overrides), end="\n" if overrides else "", flush=True)
-    loop_period_s = 1.0 / args.loop_rate_hz if args.loop_rate_hz else None
+    loop_period_s = None if args.loop_rate_hz is None else 1.0 / args.loop_rate_hz
     # Built before anything is connected: a bundle that must not run here never meets a robot.
     recovery = None if args.recovery is None else load_bundle(args.recovery)
     controller = Controller(bundle, spec, loop_period_s, recovery=recovery)
@@ -184,9 +192,9 @@ class _Session:
         now = (tick.mode.value, tick.cause.value)
         if not self.modes or self.modes[-1] != now:
             self.modes.append(now)
-            print(f"{tick.mode.value:<6} {'' if tick.cause.value == 'none' else tick.cause.value}", flush=True)
+            tell(f"{tick.mode.value:<6} {'' if tick.cause.value == 'none' else tick.cause.value}")
         if tick.note and tick.note != self._note:
-            print(tick.note, flush=True)
+            tell(tick.note)
         self._note = tick.note
         if tick.mode.value == "run" and self._balances and getattr(self._robot, "suspended", False):
             # A simulated humanoid hangs from its gantry until its policy balances it.
@@ -241,7 +249,7 @@ def _operator(auto_run: bool, settle_s: float) -> Callable[[Controller, Tick], N
             if word in set(Request):
                 controller.request(Request(word))
             elif word:
-                print(f"unknown request {word!r}; valid: {', '.join(r.value for r in Request)}", flush=True)
+                tell(f"unknown request {word!r}; valid: {', '.join(r.value for r in Request)}")
 
     return typed
 

@@ -10,7 +10,6 @@ Exit codes: 0 success; 1 the verb ran and failed; 2 wrong usage; 3 an optional p
 from __future__ import annotations
 
 import os
-import select
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import tyro
 
 from robot_rl import __version__
 from robot_rl.commands.result import Result
+from robot_rl.commands.terminal import reader_has_gone, tell
 from robot_rl.errors import ConfigError, MissingDependencyError, RobotRLError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_MISSING, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -62,14 +62,14 @@ def main(argv: list[str] | None = None) -> int:
         arguments, json_path = _take_json(arguments)
         return _dispatch(arguments, json_path)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        tell("interrupted", sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        if not _reader_has_gone():
+    except OSError:
+        if not reader_has_gone():
             raise
         if {"-h", "--help"} & set(arguments):
             return EXIT_OK
-        print("robot-rl: stopped, because what read its output has ended", file=sys.stderr)
+        tell("robot-rl: stopped, because what read its output has ended", sys.stderr)
         return EXIT_FAILED
 
 
@@ -108,29 +108,20 @@ def _dispatch(arguments: list[str], json_path: Path | None) -> int:
     if result.rows and not result.quiet:
         _show(result.table())
     if not result.ok:
-        print(f"robot-rl {name}: {result.reason}", file=sys.stderr)
+        tell(f"robot-rl {name}: {result.reason}", sys.stderr)
     if code is not None:
         return code
     return EXIT_OK if result.ok else EXIT_FAILED
 
 
 def _show(text: str) -> None:
-    """Print a result. Who reads no further, as `head` and a pager do, has seen enough: that is no failure."""
+    """Print a result. Who reads no further, as `head` and a pager do, has seen enough: that is no failure. Nor is a
+    terminal that was lost."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        if not _reader_has_gone():
+    except OSError:
+        if not reader_has_gone():
             raise
-
-
-def _reader_has_gone() -> bool:
-    """Whether nobody reads standard output any more; what the interpreter still has for it is then dropped."""
-    output = select.poll()
-    output.register(sys.stdout, 0)
-    if not output.poll(0):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
 
 
 def _take_json(arguments: list[str]) -> tuple[list[str], Path | None]:

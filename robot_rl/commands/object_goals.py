@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robot_rl.commands.terminal import tell
 from robot_rl.contract import Command
 from robot_rl.runtime.goals import GoalSequence
 from robot_rl.runtime.modes import Mode
@@ -59,13 +60,13 @@ class ObjectGoals:
             if tick.now_s > ended_s and missing:
                 self._place()
                 self._placed_s = tick.now_s
-                print("object put down", flush=True)
+                tell("object put down")
         pose = self._controller.object_pose
         if pose is None or pose.quat_wxyz is None:
             return
         if self._goals.update(pose.quat_wxyz, tick.mode == Mode.RUN):
             self.total, self.most = self.total + 1, max(self.most, self._goals.reached)
-            print(f"goal {self._goals.reached} after {tick.now_s - self._goal_s:.1f} s", flush=True)
+            tell(f"goal {self._goals.reached} after {tick.now_s - self._goal_s:.1f} s")
             self._goal_s = tick.now_s
 
 

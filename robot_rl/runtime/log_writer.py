@@ -27,6 +27,7 @@ from mcap.writer import Writer
 
 from robot_rl.runtime.log_record import LogRecord
 from robot_rl.runtime.log_ring import LogRing
+from robot_rl.runtime.signals import STOPPING
 
 LOOK_S = 0.02
 """Pause between two looks at the ring."""
@@ -170,7 +171,7 @@ def _make_way() -> None:
 
 def main(arguments: list[str]) -> int:
     # Ctrl-C goes to the whole terminal, and the last ticks are still to come.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     _make_way()
     ring, *files = (int(fd) for fd in arguments)

@@ -77,7 +77,7 @@ def run(
     rehearse: bool = True,
     wait_for_state: Callable[[float], float] | None = None,
 ) -> LoopReport:
-    """Run a connected robot for `duration_s`, until `until` is true of a tick, or until SIGINT or SIGTERM comes.
+    """Run a connected robot for `duration_s`, until `until` is true of a tick, or until one of STOPPING comes.
 
     `get_command` gives the operator's newest command for a time; `on_tick` sees every tick, and is where requests are
     made; `rehearse` warms the caches just before each deadline. `wait_for_state`, in place of the clock, waits until

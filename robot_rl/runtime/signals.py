@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a flag, and a garbage collector that does not run inside a control loop."""
+"""Signals that ask to end as a flag, and a garbage collector that does not run inside a control loop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, `kill`, and a terminal or connection that was lost."""
 
 
 class StopFlag:
@@ -22,10 +25,10 @@ class StopFlag:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Turn SIGINT and SIGTERM into a flag while the block runs, so that no exception can fall between two commands.
+    """Turn STOPPING into a flag while the block runs, so that no exception can fall between two commands.
 
-    Handlers stay in place until the block is left, so a second Ctrl-C does not cut the damping short. Python delivers
-    signals to the main thread only: elsewhere the flag is never set.
+    Handlers stay in place until the block is left, so a second Ctrl-C does not cut the damping short. SIGHUP stays
+    ignored where it was (`nohup`). Python delivers signals to the main thread only: elsewhere the flag is never set.
     """
     flag = StopFlag()
 
@@ -35,7 +38,9 @@ def stop_on_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    wanted = [number for number in STOPPING if number != signal.SIGHUP or not ignored]
+    previous = {number: signal.signal(number, note) for number in wanted}
     try:
         yield flag
     finally:

@@ -36,7 +36,7 @@ class RunResult:
     evaluation: Evaluation | None
     """The last one, if any was made."""
     interrupted: bool
-    """By SIGINT or SIGTERM. A checkpoint was written and `resume(run_dir)` goes on."""
+    """By SIGINT, SIGTERM or SIGHUP. A checkpoint was written and `resume(run_dir)` goes on."""
 
 
 def train(config: TrainConfig, task: Task | None = None) -> RunResult:
@@ -98,9 +98,9 @@ def _finish(run: Run) -> RunResult:
     try:
         with stop:
             evaluation = _loop(run, metrics, watch, progress, stop)
-        if run.saved_at != run.env_steps:
-            watch.check_state(run.updates)
-            run.save()
+            if run.saved_at != run.env_steps:
+                watch.check_state(run.updates)
+                run.save()
     finally:
         metrics.close()
         run.close()
@@ -185,7 +185,11 @@ def _evaluation_line(run: Run, evaluation: Evaluation) -> str:
 
 
 class StopSignal:
-    """Within the context, the first SIGINT or SIGTERM only sets `requested`; a second one does what it always does."""
+    """Within the context, the first SIGINT or SIGTERM only sets `requested`; a second one does what it always does.
+
+    So does every SIGHUP, for a terminal that is lost sends two: one from its shell and one from the kernel. It stays
+    ignored where it was (`nohup`).
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -194,17 +198,19 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         # Python delivers signals to the main thread only, and lets no other thread set handlers.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore()
+        self._restore(*self._previous)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        self._restore()
+        self._restore(signal.SIGINT, signal.SIGTERM)
 
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            if number in self._previous:
+                signal.signal(number, self._previous.pop(number))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pseudo_terminal import ProgramOnTerminal
 
 from robot_rl.commands.main import main
 from robot_rl.commands.train import parse
@@ -132,6 +133,17 @@ def test_interrupt_writes_a_checkpoint_exits_with_130_and_says_how_to_go_on(tmp_
     assert f"stopped at step {step:,}" in err
     assert main(["train", "--resume", str(run_dir), "--total-env-steps", str(step + 80)]) == 0
     assert newest_checkpoint(run_dir).state["env_steps"] == step + 80
+
+
+def test_a_lost_connection_writes_a_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "robot_rl.commands.main", "train", *SMALL, "--runs", str(tmp_path)]
+    command += ["--total-env-steps", "100000000", "--checkpoint-every", "50000000", "--log-every", "100"]
+    program = ProgramOnTerminal(command)
+    program.read_until("updates/s")
+    program.lose()
+    assert program.process.wait(60) == 130
+    (run_dir,) = run_dirs(tmp_path)
+    assert newest_checkpoint(run_dir).state["env_steps"] > 0
 
 
 def test_kill_at_any_moment_then_resume(tmp_path):

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from pseudo_terminal import ProgramOnTerminal
 
 from robot_rl.commands.deploy import DeployArgs
 from robot_rl.commands.deploy import run as deploy
@@ -65,6 +66,15 @@ def test_verify_fails_where_the_golden_rows_do(tmp_path: Path, capsys) -> None:
     assert "output 'joint_target' is off by 0.0001" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--duration", "--loop-rate-hz"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_deploy_refuses_what_makes_no_sense_before_it_reaches_for_a_robot(bundle, flag, value, capsys) -> None:
+    assert main(["deploy", str(bundle), f"{flag}={value}"]) == 2
+    said = capsys.readouterr()
+    assert f"{flag} must be positive and finite, got {float(value)}" in said.err
+    assert not said.out
+
+
 @pytest.mark.realtime
 def test_deploy_runs_unattended_on_the_mock_robot(bundle: Path, tmp_path: Path) -> None:
     args = DeployArgs(bundle, auto_run=True, duration=3.4, record=tmp_path / "log.mcap")
@@ -105,6 +115,19 @@ def test_deploy_moves_nothing_unasked_and_damps_on_ctrl_c(bundle: Path, tmp_path
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["details"]["ended_by"] == "SIGINT"
     assert result["details"]["modes"] == [["idle", "none"]]
+
+
+@pytest.mark.realtime
+def test_deploy_damps_and_keeps_its_result_when_its_connection_is_lost(bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle)]
+    program = ProgramOnTerminal([*command, "--json", str(tmp_path / "r.json"), "--record", str(tmp_path / "log.mcap")])
+    program.read_until("idle")
+    program.lose()
+    started = time.monotonic()
+    assert program.process.wait(10) == 0
+    assert time.monotonic() - started >= 0.9
+    assert json.loads((tmp_path / "r.json").read_text())["details"]["ended_by"] == "SIGHUP"
+    assert read_log(tmp_path / "log.mcap").complete
 
 
 @pytest.mark.realtime
@@ -156,7 +179,7 @@ def test_deploy_asks_for_real_time_and_says_what_it_got(bundle: Path, priority: 
         ({"unit": EXAMPLE, "robot": "unitree_g1"}, "unit 'leap-example' is a leap_hand, not a unitree_g1"),
         ({"command": (1.0, 2.0)}, r"command 'velocity' has 3 numbers \(m/s\), got 2"),
         ({"loop_rate_hz": 30.0}, "does not divide the policy's control period"),
-        ({"duration": 0.0}, "duration_s must be positive"),
+        ({"duration": 0.0}, "--duration must be positive"),
         ({"realtime_priority": 91}, r"--realtime-priority must lie in \[0, 90\], got 91"),
         ({"robot": "r2d2"}, "unknown robot"),
     ],

@@ -37,7 +37,7 @@ def test_the_robot_ends_damped(path: ExitPath, bundle: Path, ros_domain: int) ->
 
 
 def test_all_ends_of_all_processes_are_in_the_table() -> None:
-    signals = {"sigkill", "sigstop", "sigint", "sigterm"}
+    signals = {"sigkill", "sigstop", "sigint", "sigterm", "sighup"}
     ends = {node: {p.how.lower() for p in PATHS if p.node == node} for node in ("policy", "watchdog", "emulator")}
     assert ends == dict.fromkeys(("policy", "watchdog", "emulator"), signals | {"exception"})
     table = markdown([Row(f"exit/{p.name}", 0.0123, "s") for p in PATHS])

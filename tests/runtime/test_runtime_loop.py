@@ -184,7 +184,7 @@ def test_a_duration_that_makes_no_sense(path: Path, duration_s: float) -> None:
         Rig(path).run(duration_s=duration_s)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_and_the_handlers_come_back(path: Path, number: signal.Signals) -> None:
     rig = Rig(path)
     before = signal.getsignal(number)
@@ -198,6 +198,21 @@ def test_a_signal_ends_the_run_and_the_handlers_come_back(path: Path, number: si
     assert report.reason == number.name
     assert signal.getsignal(number) is before
     rig.assert_damped_out()
+
+
+def test_nohup_goes_on_when_its_terminal_is_lost(path: Path) -> None:
+    rig = Rig(path)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def hang_up(tick) -> None:
+        rig.operate(tick)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    try:
+        assert rig.run(on_tick=hang_up, duration_s=0.5).reason == "duration"
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_does_not_cut_the_damping_short(path: Path) -> None:

@@ -274,7 +274,7 @@ def test_a_disk_full_for_a_while_costs_nothing_and_one_full_at_the_end_is_an_err
     assert newest_checkpoint(run_dir).state["env_steps"] == 450
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_step_and_saves(tmp_path, number, capsys):
     handler = signal.getsignal(number)
 
@@ -282,6 +282,8 @@ def test_a_signal_ends_the_step_and_saves(tmp_path, number, capsys):
         def step(self, action):
             if self._steps[0] == 12 and self.num_envs == 3:
                 os.kill(os.getpid(), number)
+                if number == signal.SIGHUP:  # a lost terminal sends two
+                    os.kill(os.getpid(), number)
             return super().step(action)
 
     task = Task("point-mass", "", None, lambda *, num_envs, seed, **_: Interrupting(num_envs, seed))

@@ -28,6 +28,16 @@ def test_a_log_file_gets_whole_lines_and_not_too_many():
     assert stream.getvalue() == "line 0\nkept\n"
 
 
+def test_a_terminal_that_is_lost_costs_only_the_lines():
+    class Lost(Terminal):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    progress = Progress(Lost())
+    progress.update("a line")
+    progress.note("kept")
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00"), (65.2, "1:05"), (4000, "1:06:40")])
 def test_duration(seconds, text):
     assert duration(seconds) == text

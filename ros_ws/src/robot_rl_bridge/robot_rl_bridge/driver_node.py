@@ -146,7 +146,7 @@ class DriverNode(Node):
 
 
 def main() -> int:
-    """Read and publish at absolute deadlines until SIGINT, SIGTERM or the loss of the robot; then damp and release."""
+    """Read and publish at absolute deadlines until a signal asks to end or the robot is lost; then damp and release."""
     with stop_on_signals() as stop, ros_compat.ros_context() as executor:
         node = DriverNode()
         clock = ros_compat.RosClock(executor)

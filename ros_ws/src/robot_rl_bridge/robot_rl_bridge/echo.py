@@ -54,7 +54,7 @@ class EchoNode(Node):
 
 
 def main() -> int:
-    """Echo until SIGINT or SIGTERM."""
+    """Echo until SIGINT, SIGTERM or SIGHUP."""
     with stop_on_signals() as stop, ros_compat.ros_context() as executor, no_garbage_collection():
         executor.add_node(EchoNode())
         while not stop:

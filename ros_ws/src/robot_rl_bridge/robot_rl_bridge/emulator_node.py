@@ -230,7 +230,7 @@ def _scene(path: str) -> ObjectScene | None:
 
 
 def main() -> int:
-    """Run in real time, at absolute deadlines, until SIGINT or SIGTERM."""
+    """Run in real time, at absolute deadlines, until SIGINT, SIGTERM or SIGHUP."""
     with stop_on_signals() as stop, ros_compat.ros_context() as executor:
         node = EmulatorNode()
         executor.add_node(node)

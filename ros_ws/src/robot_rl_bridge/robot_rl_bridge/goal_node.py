@@ -90,7 +90,7 @@ class GoalNode(Node):
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM; at once done for a bundle without goals."""
+    """Serve until SIGINT, SIGTERM or SIGHUP; at once done for a bundle without goals."""
     with stop_on_signals() as stop, ros_compat.ros_context() as executor:
         node = GoalNode()
         if node.goals is None:

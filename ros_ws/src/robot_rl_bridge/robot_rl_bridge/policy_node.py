@@ -10,8 +10,8 @@ Services `~/stand`, `~/run`, `~/stop`, `~/estop`, `~/reset` (std_srvs/Trigger) a
 `~/command` (std_msgs/Float64MultiArray) takes the policy's command, `cmd_vel` that of a policy for velocities,
 `goal_orientation` that of one that turns an object, whose pose it hears on `object_pose` (see `object_topics`);
 `~/deadman` (std_msgs/Bool) the operator's button, `estop` (std_msgs/Bool, true stops) anybody's. `~/mode`
-(std_msgs/String, latched) tells the mode, /diagnostics everything. SIGINT and SIGTERM damp for a second, then end the
-process.
+(std_msgs/String, latched) tells the mode, /diagnostics everything. SIGINT, SIGTERM and SIGHUP damp for a second, then
+end the process.
 
 Joint commands go to `~/joint_command`, which the watchdog node passes on to the robot.
 
@@ -356,7 +356,7 @@ def _percentiles(name: str, values: deque[float]) -> dict[str, float]:
 
 
 def main() -> int:
-    """Serve the lifecycle, and the control loop while active, until SIGINT, SIGTERM or shutdown."""
+    """Serve the lifecycle, and the control loop while active, until SIGINT, SIGTERM, SIGHUP or shutdown."""
     with stop_on_signals() as stop, ros_compat.ros_context(coroutines=True) as executor:
         node = PolicyNode()
         executor.add_node(node)

@@ -34,6 +34,7 @@ from robot_rl.commands.drivers import read_unit, spec_of
 from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import RobotSpec
 from robot_rl.runtime.scheduling import MOST_PRIORITY
+from robot_rl.runtime.signals import STOPPING
 
 try:
     Float64().data = "not a number"  # type: ignore[assignment]
@@ -170,7 +171,7 @@ def run_node(main: Callable[[], int]) -> int:
         return 1
     finally:
         # Launch repeats the terminal's Ctrl-C: it must not turn a clean end into a death.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)
 
 

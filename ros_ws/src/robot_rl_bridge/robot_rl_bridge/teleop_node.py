@@ -151,7 +151,7 @@ def _read_keys() -> str:
 
 
 def main() -> int:
-    """Run until SIGINT or SIGTERM; the dead-man is released on the way out."""
+    """Run until SIGINT, SIGTERM or SIGHUP; the dead-man is released on the way out."""
     with stop_on_signals() as stop, ros_compat.ros_context() as executor:
         node = TeleopNode()
         executor.add_node(node)

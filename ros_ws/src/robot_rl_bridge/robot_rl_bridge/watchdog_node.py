@@ -1,9 +1,9 @@
 """Watchdog node: the last software hop between the policy node and the robot, in a process of its own.
 
 Passes joint commands from `policy/joint_command` on to the robot, in the form that it takes (see `outputs`), as long as
-one sender feeds it with fresh commands inside the robot's limits. Otherwise, and for a second on SIGINT, SIGTERM and
-any exception, it streams damping. `watchdog.Watchdog` says what trips it. If this process is killed, commands stop, and
-the robot damps on its own when the last one's time to live has passed.
+one sender feeds it with fresh commands inside the robot's limits. Otherwise, and for a second on SIGINT, SIGTERM,
+SIGHUP and any exception, it streams damping. `watchdog.Watchdog` says what trips it. If this process is killed,
+commands stop, and the robot damps on its own when the last one's time to live has passed.
 
 `estop` (std_msgs/Bool, true stops) and `~/estop` (std_srvs/Trigger) damp until `~/reset`. `~/passing` (std_msgs/Bool)
 is its heartbeat, which the policy node watches. The status goes to /diagnostics.
@@ -222,7 +222,7 @@ def _sender(message: Float64MultiArray, info: dict[str, Any]) -> bytes | float:
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM, then damp; damp also on the way out of an exception."""
+    """Serve until SIGINT, SIGTERM or SIGHUP, then damp; damp also on the way out of an exception."""
     with stop_on_signals() as stop, ros_compat.ros_context() as executor:
         node = WatchdogNode()
         executor.add_node(node)
