@@ -14,6 +14,7 @@ class ProgramOnTerminal:
     """A session of its own, whose controlling terminal is standard input, output and error of `command`."""
 
     def __init__(self, command: Sequence[str]) -> None:
+        self.lost = False
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
             command,
@@ -31,6 +32,10 @@ class ProgramOnTerminal:
         while word.encode() not in said:
             said += os.read(self._ours, 4096)
 
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
     def lose(self) -> None:
         """Close the terminal: the kernel sends SIGHUP, and writing to it fails from now on."""
+        self.lost = True
         os.close(self._ours)

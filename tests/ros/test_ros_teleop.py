@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
 
 from geometry_msgs.msg import TwistStamped
+from pseudo_terminal import ProgramOnTerminal
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Bool, Float64MultiArray
@@ -143,3 +146,19 @@ def test_the_node_tells_policy_and_watchdog(start_node, ros_domain, form: str, k
         assert speed() == 0.5
         now["buttons"] = buttons(1)
         until(lambda: True in heard["stop"] and not heard["held"][-1] and speed() == 0.0)
+
+
+def test_a_terminal_that_is_lost_releases_the_dead_man(ros_domain) -> None:
+    node_program = str(Path(sys.executable).parent / "teleop_node")
+    program = ProgramOnTerminal([node_program, "--ros-args", "-p", "source:=keyboard"])
+    with ros_compat.ros_context([]) as executor:
+        node = Node("station", enable_rosout=False)
+        executor.add_node(node)
+        held: list[bool] = []
+        node.create_subscription(Bool, "policy/deadman", lambda m: held.append(m.data), ros_compat.COMMAND_QOS)
+        node.create_timer(0.05, lambda: None if program.lost else program.type("w"))
+        assert ros_compat.spin_while(executor, lambda: not any(held), 15.0)
+        assert held[-1]
+        program.lose()
+        assert ros_compat.spin_while(executor, lambda: held[-1], 5.0)
+        assert program.process.wait(5) == 0

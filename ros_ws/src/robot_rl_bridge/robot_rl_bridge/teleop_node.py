@@ -136,17 +136,16 @@ def _keys(wanted: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # of a terminal that was lost
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _read_keys() -> str:
-    """What was typed since the last call; a stop among it outranks the rest."""
+    """What was typed since the last call; a stop among it outranks the rest. Nothing, if the terminal was lost."""
     typed = ""
-    while select.select([sys.stdin], [], [], 0)[0]:
-        data = os.read(sys.stdin.fileno(), 64)
-        if not data:
-            break
-        typed += data.decode(errors="replace")
+    with contextlib.suppress(OSError):
+        while select.select([sys.stdin], [], [], 0)[0] and (data := os.read(sys.stdin.fileno(), 64)):
+            typed += data.decode(errors="replace")
     return STOP_KEY if STOP_KEY in typed else typed[-1:]
 
 
@@ -157,14 +156,16 @@ def main() -> int:
         executor.add_node(node)
         clock = ros_compat.RosClock(executor)
         deadline_s = clock.now()
-        with _keys(node.keyboard):
-            while not stop:
-                deadline_s = max(deadline_s + node.period_s, clock.now())
-                clock.sleep_until(deadline_s)
-                if node.keyboard and (key := _read_keys()):
-                    node.teleop.key(key, time.monotonic())
-                node.tick()
-        node.release()
+        try:
+            with _keys(node.keyboard):
+                while not stop:
+                    deadline_s = max(deadline_s + node.period_s, clock.now())
+                    clock.sleep_until(deadline_s)
+                    if node.keyboard and (key := _read_keys()):
+                        node.teleop.key(key, time.monotonic())
+                    node.tick()
+        finally:
+            node.release()
     return 0
 
 
