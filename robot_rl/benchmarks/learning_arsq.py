@@ -50,12 +50,15 @@ walker2d-medium-replay and everything else as for the other two. Should ARSQ the
 in 4,000 steps, as on HalfCheetah, then arsq, independent and separate are run again with `--steps 20000`, and Hopper
 beside it; both amounts are reported.
 
-`leap-reach` came last: a robot of this project, whose 16 actions are many more than the 3 to 6 of the others. With
+`leap-reach` came next: a robot of this project, whose 16 actions are many more than the 3 to 6 of the others. With
 many, what one dimension alone is worth is an average over all that the others did, and drowns in it; a sum of
 advantages does not have to average. Settings, before any run: ARSQ's defaults of then (those of hopper, with the
 cloning of the other two medium-replay sets), small as above, and everything else as for the other robots. (`g1-balance`
 was to be another, but 60,000 steps of SAC in one environment taught it nothing, 109 for 113 of random actions: no
-recording of mixed quality.)
+recording of mixed quality. So was `track-pose:unitree_g1`, 29 joints, where they left it below random actions.)
+
+`shadow-reach`, 24 joints, came last, for the same reason and with the same settings, decided on before any learner had
+run there, and with `--tune` from the start.
 
 With `--tune`, learners that clone choose how strongly. The authors tune the cloning term for each of their data sets,
 their C_m is in units of reward, and what it costs grows with the number of choices: nothing says that a setting carries
