@@ -330,14 +330,14 @@ def _expire(hand: weakref.ref[LeapHand], closed: threading.Event) -> None:
 
 
 def _exit_on_signals() -> None:
-    """Make SIGTERM and SIGHUP end Python in order, torque off included, where nobody else handles them."""
+    """Make SIGTERM, SIGHUP and SIGQUIT end Python in order, torque off included, where nobody else handles them."""
     if threading.current_thread() is not threading.main_thread():
         return
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, leave)
 

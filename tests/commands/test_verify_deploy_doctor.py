@@ -118,15 +118,23 @@ def test_deploy_moves_nothing_unasked_and_damps_on_ctrl_c(bundle: Path, tmp_path
 
 
 @pytest.mark.realtime
-def test_deploy_damps_and_keeps_its_result_when_its_connection_is_lost(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "number"), [("\x03", "SIGINT"), ("\x1c", "SIGQUIT"), ("\x1a", "SIGTSTP"), ("", "SIGHUP")]
+)
+def test_deploy_damps_and_keeps_its_result_whatever_is_typed_and_when_its_connection_is_lost(
+    bundle: Path, tmp_path: Path, key: str, number: str
+) -> None:
     command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle)]
     program = ProgramOnTerminal([*command, "--json", str(tmp_path / "r.json"), "--record", str(tmp_path / "log.mcap")])
     program.read_until("idle")
-    program.lose()
+    if key:
+        program.type(key)
+    else:
+        program.lose()
     started = time.monotonic()
     assert program.process.wait(10) == 0
     assert time.monotonic() - started >= 0.9
-    assert json.loads((tmp_path / "r.json").read_text())["details"]["ended_by"] == "SIGHUP"
+    assert json.loads((tmp_path / "r.json").read_text())["details"]["ended_by"] == number
     assert read_log(tmp_path / "log.mcap").complete
 
 

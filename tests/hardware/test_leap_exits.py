@@ -24,6 +24,7 @@ PROGRAM = textwrap.dedent("""
     # What a shell starts in the background ignores Ctrl-C, and nohup a hangup; so does all that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     hand = LeapHand(LEAP_HAND, load_unit(sys.argv[1]))
     hand.connect()
     kp = np.array([j.kp_nm_rad for j in LEAP_HAND.joints])
@@ -76,7 +77,8 @@ def test_torque_is_off_after(emulator: ServoLine, ending: str, code: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"),
+    [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)],
 )
 def test_torque_is_off_after_a_signal(emulator: ServoLine, number: signal.Signals, code: int) -> None:
     process = start(emulator, "drive(60)")

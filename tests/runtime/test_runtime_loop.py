@@ -18,6 +18,7 @@ from robot_rl.runtime.controller import Controller, Request
 from robot_rl.runtime.interface import MonotonicClock
 from robot_rl.runtime.loop import READY_S, REHEARSAL_FADE, REHEARSAL_SHARE, run
 from robot_rl.runtime.modes import Mode
+from robot_rl.runtime.signals import STOPPING
 from robot_rl.testing.bundles import TinyPolicy
 from robot_rl.testing.fakes import FakeClock, FakeRobot
 
@@ -184,7 +185,7 @@ def test_a_duration_that_makes_no_sense(path: Path, duration_s: float) -> None:
         Rig(path).run(duration_s=duration_s)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_ends_the_run_and_the_handlers_come_back(path: Path, number: signal.Signals) -> None:
     rig = Rig(path)
     before = signal.getsignal(number)
