@@ -135,6 +135,8 @@ def _loop(run: Run, metrics: Metrics, watch: Watch, progress: Progress, stop: St
         run.wall_s = time.monotonic() - clock
         if run.crossed(config.log_every) or last:
             progress.update(_progress_line(run, metrics.write(run.env_steps, run.wall_s, run.updates)))
+            if metrics.problem:
+                progress.note(f"warning: {metrics.problem}: curves wait; training goes on")
             _dump_failures(run, progress)
         if run.crossed(config.checkpoint_every):
             watch.check_state(run.updates)
@@ -148,8 +150,11 @@ def _dump_failures(run: Run, progress: Progress) -> None:
     """Worlds that diverged cost an episode each and nothing more; they are kept to find out why."""
     if isinstance(run.env, DumpingVecEnv):
         config = run.config
-        for path in run.env.dump_failures(run.run_dir / "failures", config.task, config.seed, config.env_backend):
-            progress.note(f"the physics of a world failed: {path}")
+        try:
+            for path in run.env.dump_failures(run.run_dir / "failures", config.task, config.seed, config.env_backend):
+                progress.note(f"the physics of a world failed: {path}")
+        except OSError as error:
+            progress.note(f"warning: the physics of a world failed, and could not be kept: {error}")
 
 
 def _save_or_warn(run: Run, progress: Progress) -> None:
