@@ -10,10 +10,12 @@ under such a name is good. A failed write (disk full) leaves the older checkpoin
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,23 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint:
             damaged.append(f"{path.name}: {error!r}")
     found = "; ".join(damaged) or "it has none yet"
     raise CheckpointError(f"no complete checkpoint in {run_dir}: {found}")
+
+
+@contextmanager
+def only_trainer(run_dir: Path) -> Iterator[None]:
+    """No other process trains this run meanwhile, which would overwrite what this one writes. Raises CheckpointError if
+    one does already. Ends with the process, however that ends; file systems without locks are trusted."""
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"{run_dir} is being trained by another process; wait for it, or stop it") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 def load_config(run_dir: Path) -> TrainConfig:

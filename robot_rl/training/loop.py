@@ -15,7 +15,7 @@ import torch
 
 from robot_rl.env import DumpingVecEnv, Task, get_task
 from robot_rl.errors import CheckpointError, ConfigError
-from robot_rl.training.checkpoint import load_config, newest_checkpoint
+from robot_rl.training.checkpoint import load_config, newest_checkpoint, only_trainer
 from robot_rl.training.collect import collect
 from robot_rl.training.config import MAY_CHANGE_ON_RESUME, TrainConfig, override
 from robot_rl.training.evaluate import Evaluation
@@ -50,32 +50,35 @@ def train(config: TrainConfig, task: Task | None = None) -> RunResult:
     task = task or get_task(config.task)
     torch.set_num_threads(config.torch_threads)
     run_dir = make_run_dir(config)
-    try:
-        run = make_run(config, task, run_dir)
-    except Exception:
-        with suppress(OSError):  # a run that cannot start leaves no empty folder
-            run_dir.rmdir()
-        raise
-    describe_run(run)
-    return _finish(run)
+    with only_trainer(run_dir):
+        try:
+            run = make_run(config, task, run_dir)
+        except Exception:
+            with suppress(OSError):  # a run that cannot start leaves no empty folder
+                run_dir.rmdir()
+            raise
+        describe_run(run)
+        return _finish(run)
 
 
 def resume(run_dir: Path | str, task: Task | None = None, **changes: Any) -> RunResult:
     """Go on from the newest complete checkpoint of a run. On a CPU the result is bit for bit that of a run which never
     stopped, provided that the environment restores its own state exactly.
 
-    `changes` may set the fields in MAY_CHANGE_ON_RESUME, such as total_env_steps.
+    `changes` may set the fields in MAY_CHANGE_ON_RESUME, such as total_env_steps. Raises CheckpointError if the run has
+    no checkpoint, or is still being trained.
     """
     run_dir = Path(run_dir)
     saved = load_config(run_dir)
     config = override(saved, changes)
     check_resumable(saved, config)
-    checkpoint = newest_checkpoint(run_dir)
-    torch.set_num_threads(config.torch_threads)
-    run = make_run(config, task or get_task(config.task), run_dir)
-    run.restore(checkpoint)
-    describe_run(run)
-    return _finish(run)
+    with only_trainer(run_dir):
+        checkpoint = newest_checkpoint(run_dir)
+        torch.set_num_threads(config.torch_threads)
+        run = make_run(config, task or get_task(config.task), run_dir)
+        run.restore(checkpoint)
+        describe_run(run)
+        return _finish(run)
 
 
 def check_resumable(saved: TrainConfig, config: TrainConfig) -> None:

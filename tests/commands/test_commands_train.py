@@ -146,6 +146,18 @@ def test_a_lost_connection_writes_a_checkpoint(tmp_path):
     assert newest_checkpoint(run_dir).state["env_steps"] > 0
 
 
+def test_a_run_that_is_still_being_trained_is_not_resumed_and_goes_on(tmp_path, capsys):
+    process = start(tmp_path)
+    (run_dir,) = run_dirs(tmp_path)
+    assert main(["train", "--resume", str(run_dir)]) == 1
+    assert f"{run_dir} is being trained by another process" in capsys.readouterr().err
+    step = newest_checkpoint(run_dir).state["env_steps"]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert newest_checkpoint(run_dir).state["env_steps"] > step
+
+
 def test_kill_at_any_moment_then_resume(tmp_path):
     process = start(tmp_path)
     time.sleep(0.5)  # it now writes checkpoints most of the time
