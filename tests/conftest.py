@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -33,3 +34,11 @@ def stall_meter(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
 def _stalls_are_of_this_test(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("flaky"):
         request.getfixturevalue("stall_meter").mark()
+
+
+@pytest.fixture
+def hangup_is_heard() -> Iterator[None]:
+    """Also where the tests run under nohup, which makes all that they start ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

@@ -108,7 +108,8 @@ def test_a_line_that_breaks_under_the_policy_ends_damped(emulator: ServoLine, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.usefixtures("hangup_is_heard")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL])
 def test_whatever_ends_deploy_the_hand_is_damped_then_released(emulator: ServoLine, number: signal.Signals) -> None:
     process = deploy(emulator, "--command", *GOAL)
     until(process, "idle")

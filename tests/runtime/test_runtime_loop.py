@@ -185,6 +185,7 @@ def test_a_duration_that_makes_no_sense(path: Path, duration_s: float) -> None:
         Rig(path).run(duration_s=duration_s)
 
 
+@pytest.mark.usefixtures("hangup_is_heard")
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_ends_the_run_and_the_handlers_come_back(path: Path, number: signal.Signals) -> None:
     rig = Rig(path)

@@ -274,6 +274,7 @@ def test_a_disk_full_for_a_while_costs_nothing_and_one_full_at_the_end_is_an_err
     assert newest_checkpoint(run_dir).state["env_steps"] == 450
 
 
+@pytest.mark.usefixtures("hangup_is_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_step_and_saves(tmp_path, number, capsys):
     handler = signal.getsignal(number)

@@ -127,6 +127,10 @@ class Outcome:
     """Of the policy node at last; "none" if it is gone."""
 
 
+def _hear_hangup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Rig:
     """Emulator, watchdog and policy node as processes, and a node that watches them and acts as the operator."""
 
@@ -244,7 +248,10 @@ class Rig:
             for word in ("-p", p)
         ]
         with (self.folder / f"{node}.log").open("wb") as log:
-            process = subprocess.Popen([sys.executable, *program, "--ros-args", *flags], stdout=log, stderr=log)
+            command = [sys.executable, *program, "--ros-args", *flags]
+            # What is started under nohup ignores a hangup, and so would the nodes.
+            prepare = _hear_hangup if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else None
+            process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=prepare)
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         return process
