@@ -4,17 +4,20 @@ An entry point names a Verb. Its argument dataclass becomes the flags; its funct
 returns a Result. Verb modules import torch, mujoco and the like only inside their functions, so that `--help` and the
 verbs of a robot start at once and work where the heavy parts are not installed.
 
-Exit codes: 0 success; 1 the verb ran and failed; 2 wrong usage; 3 an optional part is missing; 130 interrupted.
+Exit codes: 0 success; 1 the verb ran and failed; 2 wrong usage; 3 an optional part is missing; 130 interrupted; 143 and
+129 ended by SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import tyro
@@ -168,7 +171,17 @@ def _overview(verbs: dict[str, EntryPoint]) -> str:
 
 
 def console() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup's choice stays
+            signal.signal(number, _leave)
     raise SystemExit(main())
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """End in order, so that no process which a verb has started outlives it; once, for a lost terminal sends two."""
+    for other in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The command line's frame: exit codes, JSON result, help, and what it says when something is missing."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -108,6 +110,7 @@ def test_help_of_the_installed_command_is_quick_to_reach() -> None:
 
 _VERBS_THAT_PRINT = """
 import sys
+import time
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from robot_rl.commands import main as command_line
@@ -117,10 +120,17 @@ from robot_rl.commands.result import Result, Row
 class Arguments:
     'Print.'
     lines: int = 0
+    wait: float = 0.0
 
 def run(arguments):
-    for line in range(arguments.lines):
-        print(line, flush=True)
+    try:
+        for line in range(arguments.lines):
+            print(line, flush=True)
+        time.sleep(arguments.wait)
+    finally:
+        time.sleep(min(arguments.wait, 0.5))
+        if arguments.wait:
+            print("ended in order", flush=True)
     return Result(True, (Row("sum", 1.0),))
 
 sys.modules["printing"] = sys.modules["__main__"]
@@ -144,3 +154,17 @@ def test_a_result_that_nobody_reads_is_no_failure_and_a_run_that_nobody_reads_en
     assert errors.startswith(said)
     assert len(errors.splitlines()) == (1 if said else 0)
     assert file.exists() == (code == 0)
+
+
+@pytest.mark.usefixtures("hangup_is_heard")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_verb_that_is_told_to_end_cleans_up(number: signal.Signals, code: int) -> None:
+    arguments = [sys.executable, "-c", _VERBS_THAT_PRINT, "show", "--lines", "1", "--wait", "30"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+    process.send_signal(number)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGHUP)  # a lost terminal sends two
+    said = process.communicate(timeout=20)[0]
+    assert (said, process.returncode) == ("ended in order\n", code)
