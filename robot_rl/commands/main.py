@@ -106,15 +106,25 @@ def _dispatch(arguments: list[str], json_path: Path | None) -> int:
         result, code = Result(ok=False, reason=str(error)), EXIT_USAGE
     except RobotRLError as error:
         result, code = Result(ok=False, reason=str(error)), EXIT_FAILED
-    if json_path is not None:
-        result.write(json_path)
+    unwritten = "" if json_path is None else _write(result, json_path)
     if result.rows and not result.quiet:
         _show(result.table())
     if not result.ok:
         tell(f"robot-rl {name}: {result.reason}", sys.stderr)
+    if unwritten:
+        tell(f"robot-rl {name}: {unwritten}", sys.stderr)
     if code is not None:
         return code
-    return EXIT_OK if result.ok else EXIT_FAILED
+    return EXIT_OK if result.ok and not unwritten else EXIT_FAILED
+
+
+def _write(result: Result, path: Path) -> str:
+    """Write the result, before anything is printed that may end this; why it could not be, or nothing."""
+    try:
+        result.write(path)
+    except OSError as error:
+        return f"--json {path} was not written: {error.strerror}"
+    return ""
 
 
 def _show(text: str) -> None:

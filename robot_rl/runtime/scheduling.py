@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 MOST_PRIORITY = 90
@@ -23,7 +24,9 @@ def raise_priority(priority: int) -> str:
         return "scheduling: as started"
     try:
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setscheduler(int(thread.name), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+                os.sched_setscheduler(int(thread.name), policy, os.sched_param(priority))
     except OSError as error:
         granted = f"SCHED_FIFO {priority} not granted ({error.strerror}): needs CAP_SYS_NICE or rtprio"
     else:

@@ -71,6 +71,14 @@ def test_failures_have_codes_and_reasons(
     assert words in capsys.readouterr().err
 
 
+def test_a_result_that_cannot_be_written_is_shown_all_the_same(tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    assert command_line.main(["add", "--amount", "3", "--json", str(tmp_path / "file" / "r.json")]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("sum")
+    assert "r.json was not written: File exists" in said.err
+
+
 def test_a_failure_is_in_the_json_too(tmp_path: Path) -> None:
     command_line.main([f"--json={tmp_path / 'r.json'}", "add", "--amount", "13"])
     data = json.loads((tmp_path / "r.json").read_text())

@@ -1,6 +1,7 @@
 """What the kernel is asked for, and what is said of its answer."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,22 @@ def test_cores_are_kept_awake_by_a_request_that_stays_open(tmp_path: Path) -> No
 def test_cores_that_may_sleep_are_told_of(tmp_path: Path) -> None:
     missing = tmp_path / "none"
     assert scheduling.keep_cores_awake(missing) == f"cores may sleep ({missing}: No such file or directory)"
+
+
+def test_a_thread_that_ends_meanwhile_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def ask(thread: int, *_: object) -> None:
+        asked.append(thread)
+        if thread != os.getpid():
+            raise ProcessLookupError(3, "No such process")
+
+    monkeypatch.setattr(os, "sched_setscheduler", ask)
+    monkeypatch.setattr(scheduling, "keep_cores_awake", lambda: "cores stay awake")
+    stay = threading.Event()
+    thread = threading.Thread(target=stay.wait)
+    thread.start()
+    assert scheduling.raise_priority(20) == "scheduling: SCHED_FIFO 20; cores stay awake"
+    stay.set()
+    thread.join()
+    assert {os.getpid(), thread.native_id} <= set(asked)
