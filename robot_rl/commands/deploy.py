@@ -22,7 +22,7 @@ from robot_rl.commands import drivers
 from robot_rl.commands.drivers import SIMULATED
 from robot_rl.commands.main import Verb
 from robot_rl.commands.result import Result, Row
-from robot_rl.commands.terminal import tell
+from robot_rl.commands.terminal import Narrator
 from robot_rl.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -132,8 +132,10 @@ def run(args: DeployArgs) -> Result:
         if not balances(bundle) and hasattr(robot, "hoist"):
             robot.hoist()  # type: ignore[attr-defined]
         film = None if args.video is None else robot.film()  # type: ignore[attr-defined]
-        goals = None if args.command else object_goals(controller, robot, again=args.auto_run)
-        session = _Session(controller, robot, _operator(args.auto_run, SETTLE_S if goals else STILL_S), goals, film)
+        tell = stack.enter_context(Narrator()).tell
+        goals = None if args.command else object_goals(controller, robot, again=args.auto_run, tell=tell)
+        operator = _operator(args.auto_run, SETTLE_S if goals else STILL_S, tell)
+        session = _Session(controller, robot, operator, tell, goals, film)
         print(raise_priority(args.realtime_priority), flush=True)  # for the driver's threads too
         report = run_loop(
             controller,
@@ -174,10 +176,11 @@ class _Session:
         controller: Controller,
         robot: RobotInterface,
         operator: Callable[[Controller, Tick], None],
+        tell: Callable[[str], None],
         goals: ObjectGoals | None = None,
         film: Any = None,
     ) -> None:
-        self._goals, self._film = goals, film
+        self._tell, self._goals, self._film = tell, goals, film
         self._controller = controller
         self._robot = robot
         self._balances = balances(controller.bundle)
@@ -192,9 +195,9 @@ class _Session:
         now = (tick.mode.value, tick.cause.value)
         if not self.modes or self.modes[-1] != now:
             self.modes.append(now)
-            tell(f"{tick.mode.value:<6} {'' if tick.cause.value == 'none' else tick.cause.value}")
+            self._tell(f"{tick.mode.value:<6} {'' if tick.cause.value == 'none' else tick.cause.value}")
         if tick.note and tick.note != self._note:
-            tell(tick.note)
+            self._tell(tick.note)
         self._note = tick.note
         if tick.mode.value == "run" and self._balances and getattr(self._robot, "suspended", False):
             # A simulated humanoid hangs from its gantry until its policy balances it.
@@ -219,7 +222,7 @@ class _Session:
         return "" if last == "run" else f"ended in mode {last}, cause {cause}"
 
 
-def _operator(auto_run: bool, settle_s: float) -> Callable[[Controller, Tick], None]:
+def _operator(auto_run: bool, settle_s: float, tell: Callable[[str], None]) -> Callable[[Controller, Tick], None]:
     """Makes requests after each tick: automatically, `settle_s` after the robot has reached the pose to stand in, or
     from lines typed on the terminal."""
     from robot_rl.runtime.controller import Request

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robot_rl.commands.terminal import tell
 from robot_rl.contract import Command
 from robot_rl.runtime.goals import GoalSequence
 from robot_rl.runtime.modes import Mode
@@ -29,8 +28,12 @@ class ObjectGoals:
     A simulated robot with an object has `place_object`; on a real one a person does it.
     """
 
-    def __init__(self, controller: Controller, robot: RobotInterface, *, again: bool) -> None:
-        """`again`: whether an object that is not where it should be is put down until the policy runs."""
+    def __init__(
+        self, controller: Controller, robot: RobotInterface, *, again: bool, tell: Callable[[str], None]
+    ) -> None:
+        """`again`: whether an object that is not where it should be is put down until the policy runs. `tell` gets a
+        line for each goal, and must return at once."""
+        self._tell = tell
         episode = controller.bundle.manifest.episode
         assert episode is not None
         assert episode.goals is not None
@@ -60,17 +63,19 @@ class ObjectGoals:
             if tick.now_s > ended_s and missing:
                 self._place()
                 self._placed_s = tick.now_s
-                tell("object put down")
+                self._tell("object put down")
         pose = self._controller.object_pose
         if pose is None or pose.quat_wxyz is None:
             return
         if self._goals.update(pose.quat_wxyz, tick.mode == Mode.RUN):
             self.total, self.most = self.total + 1, max(self.most, self._goals.reached)
-            tell(f"goal {self._goals.reached} after {tick.now_s - self._goal_s:.1f} s")
+            self._tell(f"goal {self._goals.reached} after {tick.now_s - self._goal_s:.1f} s")
             self._goal_s = tick.now_s
 
 
-def object_goals(controller: Controller, robot: RobotInterface, *, again: bool) -> ObjectGoals | None:
+def object_goals(
+    controller: Controller, robot: RobotInterface, *, again: bool, tell: Callable[[str], None] = print
+) -> ObjectGoals | None:
     """None for a policy that turns no object from goal to goal."""
     episode = controller.bundle.manifest.episode
-    return None if episode is None or episode.goals is None else ObjectGoals(controller, robot, again=again)
+    return None if episode is None or episode.goals is None else ObjectGoals(controller, robot, again=again, tell=tell)

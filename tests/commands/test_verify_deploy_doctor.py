@@ -156,6 +156,25 @@ def test_deploy_obeys_typed_requests(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.realtime
+def test_a_halted_terminal_holds_up_no_robot(bundle: Path, tmp_path: Path) -> None:
+    """Ctrl-S, which takes effect with the next line that is written."""
+    command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle)]
+    program = ProgramOnTerminal([*command, "--json", str(tmp_path / "r.json")])
+    program.read_until("idle")
+    program.type("\x13")
+    program.type("stand\n")
+    time.sleep(2.0)
+    program.process.send_signal(signal.SIGTERM)
+    time.sleep(1.5)
+    program.type("\x11")  # Ctrl-Q
+    assert program.process.wait(10) == 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert [mode for mode, _ in result["details"]["modes"] if mode != "idle"][:2] == ["damp", "stand"]
+    (worst_ms,) = [row["value"] for row in result["rows"] if row["name"] == "late/worst"]
+    assert worst_ms < 500
+
+
+@pytest.mark.realtime
 @pytest.mark.parametrize("priority", [0, 20])
 def test_deploy_asks_for_real_time_and_says_what_it_got(bundle: Path, priority: int) -> None:
     flags = ["--duration", "1.5", "--realtime-priority", str(priority)]
