@@ -151,7 +151,7 @@ def test_an_added_robot_goes_the_whole_way(arm: RobotSpec, tmp_path: Path) -> No
     assert bundle.contract.joint_names == ("jaw", "elbow", "shoulder")
     controller, robot = Controller(bundle, arm), SimRobot(arm, clock=clock)
     robot.connect()
-    session = deploy._Session(controller, robot, deploy._operator(True, 0.0))
+    session = deploy._Session(controller, robot, deploy._operator(True, 0.0, print), print)
     goals = deploy._commands(controller, (), True)
     run(controller, robot, clock, duration_s=10.0, get_command=goals, on_tick=session.on_tick)
     assert session.failure() == ""
