@@ -74,7 +74,7 @@ class ObjectGoals:
 
 
 def object_goals(
-    controller: Controller, robot: RobotInterface, *, again: bool, tell: Callable[[str], None] = print
+    controller: Controller, robot: RobotInterface, *, again: bool, tell: Callable[[str], None]
 ) -> ObjectGoals | None:
     """None for a policy that turns no object from goal to goal."""
     episode = controller.bundle.manifest.episode

@@ -151,7 +151,7 @@ class Session:
         self.controller = Controller(load_bundle(BUNDLE), LEAP_HAND, loop_period_s)
         self.robot = SimRobot(LEAP_HAND, MISMATCHED, seed=seed, clock=self.clock, scene=scene)
         self.robot.connect()
-        goals = object_goals(self.controller, self.robot, again=True)
+        goals = object_goals(self.controller, self.robot, again=True, tell=print)
         assert goals is not None
         self.goals = goals
         self.modes: list[tuple[Mode, Cause]] = []
