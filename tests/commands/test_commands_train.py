@@ -39,17 +39,25 @@ def start(tmp_path: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "robot_rl.commands.main", "train", *SMALL, "--runs", str(tmp_path)]
     command += ["--total-env-steps", "100000000", "--checkpoint-every", "80", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    await_checkpoint(process, tmp_path)
+    return process
+
+
+def await_checkpoint(process: subprocess.Popen[str], tmp_path: Path, later_than: int = -1) -> int:
+    """The env steps of the only run's newest checkpoint, as soon as there are more than `later_than`."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             (run_dir,) = run_dirs(tmp_path)
-            newest_checkpoint(run_dir)
-            return process
+            step = newest_checkpoint(run_dir).state["env_steps"]
+            if step > later_than:
+                return step
         except (FileNotFoundError, ValueError, CheckpointError):
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+            pass  # none yet, or the run removed it for a newer one while it was read
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
     process.kill()
-    raise AssertionError("no checkpoint within a minute")
+    raise AssertionError(f"no checkpoint after step {later_than} within a minute")
 
 
 def test_flags_go_over_the_preset_and_the_preset_over_the_defaults():
@@ -151,11 +159,10 @@ def test_a_run_that_is_still_being_trained_is_not_resumed_and_goes_on(tmp_path, 
     (run_dir,) = run_dirs(tmp_path)
     assert main(["train", "--resume", str(run_dir)]) == 1
     assert f"{run_dir} is being trained by another process" in capsys.readouterr().err
-    step = newest_checkpoint(run_dir).state["env_steps"]
+    await_checkpoint(process, tmp_path, later_than=await_checkpoint(process, tmp_path))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert newest_checkpoint(run_dir).state["env_steps"] > step
 
 
 def test_kill_at_any_moment_then_resume(tmp_path):
