@@ -14,6 +14,7 @@ from std_msgs.msg import Float64MultiArray
 
 from robot_rl_bridge import benchmark, converters, ros_compat
 from robot_rl_bridge.benchmark import LIFE_S, Answers, Robot
+from robot_rl_bridge.outputs import COMMAND_TOPIC
 
 pytestmark = pytest.mark.ros
 
@@ -50,9 +51,23 @@ def test_a_short_run(ros_domain, monkeypatch, tmp_path: Path) -> None:
     started_s = time.monotonic()
     rows = {r.name.removeprefix("ros/50Hz/"): r for r in benchmark._at_rate(50.0, tmp_path)}
     assert time.monotonic() - started_s < 120.0
-    for way in ("echo", "policy", "watchdog"):
+    for way in ("echo", "floor", "policy", "watchdog"):
         # Nothing is faster than a message's way there and back, nor slower than a period.
         assert 0.1 < rows[f"{way}/p50"].value < 20.0
         assert 0.0 < rows[f"{way}/cpu_per_cycle"].value < 20.0
     assert rows["policy/p50"].ratio == pytest.approx(rows["policy/p50"].value / rows["echo/p50"].value)
+    to_floor = rows["policy/p50"].value / rows["floor/p50"].value
+    assert rows["policy/p50-to-floor"].value == pytest.approx(to_floor)
     assert rows["torch_in_process"].value is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bare", ["true", "false"])
+def test_an_echo_answers_and_ends_when_told_to(ros_domain, tmp_path: Path, bare: str) -> None:
+    with ros_compat.ros_context([]) as executor:
+        robot = Robot(executor, 50.0)
+        robot.listen(COMMAND_TOPIC, by_expiry=False)
+        with benchmark._nodes(tmp_path, ("echo", (f"bare:={bare}",))) as processes:
+            robot.answers = answers = Answers(sent_s=[time.monotonic()])
+            assert ros_compat.spin_while(executor, lambda: not answers.round_trip_s, 30.0)
+    assert processes[0].returncode == 0, (tmp_path / "echo.log").read_text()

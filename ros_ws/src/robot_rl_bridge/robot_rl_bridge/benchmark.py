@@ -1,9 +1,11 @@
 """`robot-rl bench ros`: from a state to the command that rests on it, over ROS 2, beside a bare echo of the messages.
 
 This process is the robot: at 50, 200 and 500 Hz it publishes the states of a humanoid (JointState and Imu) and waits
-for the answers of a bare echo (`echo`) and of the policy node in RUN (`policy`, a network of real size at every tick),
-in turn and each time started anew, and at last of the policy node behind its watchdog (`watchdog`). A command tells the
-state that it rests on by its expiry, and the echo by its stamp.
+for the answers of a bare echo (`echo`, rclpy as it comes: a callback that publishes, and rclpy.spin), of the same echo
+on the executor and without the garbage collection of the policy node (`floor`), and of the policy node in RUN
+(`policy`, a network of real size at every tick), in turn and each time started anew, and at last of the policy node
+behind its watchdog (`watchdog`). All have the same scheduling. A command tells the state that it rests on by its
+expiry, and an echo by its stamp.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ from robot_rl_bridge.outputs import COMMAND_TOPIC
 from robot_rl_bridge.ros_robot import HEARTBEAT_S, IMU_TOPIC, PASSING_TOPIC, STATE_TOPIC
 
 RATES_HZ = (50.0, 200.0, 500.0)
-ROUNDS = 3
-"""How often echo and policy take turns: from one minute to the next the same process is up to half as fast again."""
+ROUNDS = 5
+"""How often echoes and policy take turns: from one minute to the next the same process is up to half as fast again."""
 MEASURE_S = 2.0
 """Of each way in each round."""
 SETTLE_S = 1.0
@@ -211,11 +213,12 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
     policy = ("policy_node", (loop, f"bundle:={bundle}"))
     with ros_compat.ros_context([]) as executor:
         robot = Robot(executor, rate_hz)
-        ways: dict[str, list[Answers]] = {"echo": [], "policy": [], "watchdog": []}
+        ways: dict[str, list[Answers]] = {"echo": [], "floor": [], "policy": [], "watchdog": []}
         ticks_s: list[float] = []
         libraries = ""
         for _ in range(ROUNDS):
-            ways["echo"].append(_echo(robot, folder))
+            for way in ("echo", "floor"):
+                ways[way].append(_echo(robot, folder, bare=way == "echo"))
             robot.is_watchdog = True
             robot.listen("/policy/joint_command", by_expiry=True)
             with _nodes(folder, policy) as processes:
@@ -230,6 +233,8 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
             ways["watchdog"].append(robot.measure(ROUNDS * MEASURE_S, processes))
     label = f"ros/{rate_hz:g}Hz"
     rows = [row for way in ways for row in _rows(label, way, ways[way], ways["echo"], 1.0 / rate_hz)]
+    to_floor = np.median(_times_s(ways["policy"])) / np.median(_times_s(ways["floor"]))
+    rows.append(Row(f"{label}/policy/p50-to-floor", float(to_floor)))
     rows.append(Row(f"{label}/tick/p99", 1e3 * max(ticks_s), "ms", "target", max(ticks_s) / TARGET_TICK_S))
     rows.append(Row(f"{label}/torch_in_process", "libtorch" in libraries))
     return rows
@@ -255,9 +260,9 @@ def _times_s(answers: list[Answers]) -> list[float]:
     return [time_s for a in answers for time_s in a.round_trip_s.values()]
 
 
-def _echo(robot: Robot, folder: Path) -> Answers:
+def _echo(robot: Robot, folder: Path, *, bare: bool) -> Answers:
     robot.listen(COMMAND_TOPIC, by_expiry=False)
-    with _nodes(folder, ("echo", ())) as processes:
+    with _nodes(folder, ("echo", (f"bare:={str(bare).lower()}",))) as processes:
         first = robot.answers = Answers()
         first.sent_s.append(time.monotonic())
         if not ros_compat.spin_while(robot.executor, lambda: not first.round_trip_s, START_S):

@@ -1,5 +1,5 @@
 """The least that a node can do: answer each state with a message of a joint command's size. What the benchmark compares
-with. Run as a process: `python -m robot_rl_bridge.echo --ros-args -p robot:=unitree_g1`."""
+with. Run as a process: `python -m robot_rl_bridge.echo --ros-args -p robot:=unitree_g1 -p bare:=true`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import time
 from typing import Any
 
 import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
@@ -14,7 +17,7 @@ from std_msgs.msg import Float64MultiArray
 from robot_rl.contract import damping_command
 from robot_rl.robots import get_robot, robot_names
 from robot_rl.runtime.scheduling import raise_priority
-from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
+from robot_rl.runtime.signals import no_garbage_collection
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.outputs import COMMAND_TOPIC
 from robot_rl_bridge.ros_compat import ParameterSpec
@@ -22,6 +25,7 @@ from robot_rl_bridge.ros_robot import IMU_TOPIC, STATE_TOPIC
 
 PARAMETERS = (
     ParameterSpec("robot", "leap_hand", "Robot whose messages are echoed.", choices=robot_names()),
+    ParameterSpec("bare", True, "rclpy.spin and nothing else; false: the executor and loop of the policy node."),
     ros_compat.PRIORITY,
 )
 
@@ -32,6 +36,7 @@ class EchoNode(Node):
     def __init__(self) -> None:
         super().__init__("echo", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
+        self.bare = values["bare"]
         print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
         spec = get_robot(values["robot"])
         command = damping_command(np.array(spec.safety.damping_kd_nms_rad), time.monotonic(), 0.1)
@@ -53,12 +58,28 @@ class EchoNode(Node):
         self._publisher.publish(self._answer)
 
 
-def main() -> int:
-    """Echo until SIGINT, SIGTERM or SIGHUP."""
-    with stop_on_signals() as stop, ros_compat.ros_context() as executor, no_garbage_collection():
-        executor.add_node(EchoNode())
-        while not stop:
+def spin_as_the_policy_node(node: Node) -> None:
+    """Serve the node like rclpy.spin, with what the policy node does to be quick."""
+    executor = EventsExecutor()
+    executor.add_node(node)
+    with no_garbage_collection():
+        while rclpy.ok():
             executor.spin_once(timeout_sec=0.1)
+
+
+def main() -> int:
+    """Echo until SIGINT or SIGTERM."""
+    rclpy.init()
+    node = EchoNode()
+    try:
+        (rclpy.spin if node.bare else spin_as_the_policy_node)(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except RuntimeError:
+        # A signal between two waits ends the context where rclpy does not expect it (RCLError).
+        if rclpy.ok():
+            raise
+    rclpy.try_shutdown()
     return 0
 
 
