@@ -220,3 +220,31 @@ def test_a_node_with_coroutines_gets_an_executor_that_takes_them(ros_domain, mon
         assert isinstance(executor, Old)
     with ros_compat.ros_context([], coroutines=True) as executor:
         assert type(executor).__name__ == "SingleThreadedExecutor"
+
+
+STUCK = """
+import ctypes
+from robot_rl_bridge import ros_compat
+
+class Stuck(ros_compat.Node):
+    def destroy_node(self):
+        ctypes.PyDLL(None).sleep(60)  # holds the interpreter's lock, as rclpy does while it destroys
+
+ros_compat.TEARDOWN_S = 0.5
+with ros_compat.ros_context([]) as executor:
+    executor.add_node(Stuck("stuck"))
+"""
+
+
+def test_a_process_whose_middleware_hangs_at_the_end_ends_all_the_same(ros_domain) -> None:
+    result = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=40)
+    assert result.returncode == 1
+    assert "Timeout (0:00:00.500000)!" in result.stderr
+    assert "in destroy_node" in result.stderr
+
+
+def test_after_a_context_nothing_waits_to_end_the_process(ros_domain, monkeypatch) -> None:
+    monkeypatch.setattr(ros_compat, "TEARDOWN_S", 1.0)
+    with ros_compat.ros_context([]) as executor:
+        executor.add_node(Node("brief"))
+    time.sleep(1.2)

@@ -3,10 +3,13 @@
 - rclpy's own signal handlers destroy the context before a node can send its last command. None are installed.
 - `EventsExecutor.spin()` without a timeout never dispatches in some releases. `spin_until` is the way to spin.
 - A misspelt parameter is silently ignored by rclpy. `declare_parameters` refuses it.
+- Fast DDS can deadlock while endpoints are destroyed here and elsewhere at once. `ros_context` waits no longer than
+  TEARDOWN_S for it.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import inspect
 import math
 import os
@@ -68,6 +71,9 @@ commands of a rival push out those of the sender in command before anybody has r
 STATUS_QOS = _qos(ReliabilityPolicy.RELIABLE, 10)
 LATCHED_QOS = _qos(ReliabilityPolicy.RELIABLE, 1, DurabilityPolicy.TRANSIENT_LOCAL)
 """The last value is there for whoever comes later."""
+
+TEARDOWN_S = 20.0
+"""A process that cannot get rid of its nodes within this time, which is usually 0.02 s, ends without."""
 
 MIN_SERVICE_S = 0.001
 """What a loop that overran still gives its callbacks, so that it goes on hearing the robot and the operator."""
@@ -139,6 +145,7 @@ def ros_context(argv: Sequence[str] | None = None, *, coroutines: bool = False) 
     """rclpy initialised without signal handlers, and an executor for `spin_until`; destroys its nodes at the end.
 
     It is an EventsExecutor, but for nodes with `coroutines` as callbacks on Jazzy, whose EventsExecutor takes none.
+    Where the middleware hangs while they are destroyed, the process ends with code 1 and a traceback after TEARDOWN_S.
 
     Raises ConfigError for ROS arguments or a parameter file that rcl cannot parse.
     """
@@ -154,12 +161,23 @@ def ros_context(argv: Sequence[str] | None = None, *, coroutines: bool = False) 
         try:
             yield executor
         finally:
+            _exit_if_stuck(TEARDOWN_S)
             for node in list(executor.get_nodes()):
                 executor.remove_node(node)
                 node.destroy_node()
             executor.shutdown()
     finally:
         rclpy.try_shutdown()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _exit_if_stuck(seconds: float) -> None:
+    """End the process unless `faulthandler.cancel_dump_traceback_later` comes within that time.
+
+    A deadlock in there (github.com/eProsima/Fast-DDS/issues/6502) holds Python's lock: no thread or signal handler in
+    Python gets a turn, and Ctrl-C does nothing. Robots are damped by then.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 
 def run_node(main: Callable[[], int]) -> int:
