@@ -12,6 +12,7 @@ pytest.importorskip("rclpy")
 
 from std_msgs.msg import Float64MultiArray
 
+from robot_rl.errors import RobotRLError
 from robot_rl_bridge import benchmark, converters, ros_compat
 from robot_rl_bridge.benchmark import LIFE_S, Answers, Robot
 from robot_rl_bridge.outputs import COMMAND_TOPIC
@@ -45,6 +46,23 @@ def test_an_answer_belongs_to_the_state_whose_stamp_it_carries(ros_domain, monke
     assert Answers(sent_s=[1.0, 2.0, 3.0], round_trip_s={0: 0.001}).missed(0.01) == 1
 
 
+def test_no_answer_is_no_measurement(ros_domain) -> None:
+    with ros_compat.ros_context([]) as executor:
+        robot = Robot(executor, 100.0)
+        with pytest.raises(RobotRLError, match=r"nothing came back in 0\.1 s"):
+            robot.measure(0.1, [])
+
+
+def test_rounds_are_compared_one_by_one() -> None:
+    def answers(*times_s: float) -> Answers:
+        return Answers(sent_s=[0.0] * len(times_s), round_trip_s=dict(enumerate(times_s)))
+
+    # The second round is all slower, which is no difference between the two.
+    policy = [answers(0.1, 0.2, 0.9), answers(2.0, 2.0, 8.0)]
+    echo = [answers(0.1, 0.1, 0.1), answers(1.0, 1.0, 1.0)]
+    assert benchmark._by_round(policy, echo) == [pytest.approx(2.0), pytest.approx(2.0)]
+
+
 @pytest.mark.slow
 def test_a_short_run(ros_domain, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
@@ -56,8 +74,11 @@ def test_a_short_run(ros_domain, monkeypatch, tmp_path: Path) -> None:
         assert 0.1 < rows[f"{way}/p50"].value < 20.0
         assert 0.0 < rows[f"{way}/cpu_per_cycle"].value < 20.0
     assert rows["policy/p50"].ratio == pytest.approx(rows["policy/p50"].value / rows["echo/p50"].value)
-    to_floor = rows["policy/p50"].value / rows["floor/p50"].value
-    assert rows["policy/p50-to-floor"].value == pytest.approx(to_floor)
+    # Of the only round.
+    for other in ("echo", "floor"):
+        to_other = rows["policy/p50"].value / rows[f"{other}/p50"].value
+        assert rows[f"policy/p50-to-{other}"].value == pytest.approx(to_other)
+    assert rows["policy/p50-to-echo"].ratio == pytest.approx(rows["policy/p50-to-echo"].value / 1.4)
     assert rows["torch_in_process"].value is False
 
 
