@@ -209,7 +209,7 @@ def _plot(names: Sequence[str], curves: Mapping[tuple[str, int], Curve], path: P
             )  # fmt: skip
         ax.set_title(f"{name}, {len(own)} seeds", loc="left", fontsize=10)
         ax.set_xlabel("environment steps")
-        ax.legend(fontsize=7, frameon=False, loc="lower right")
+        ax.legend(fontsize=7, frameon=False, loc="best")
         ax.grid(alpha=0.3)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
