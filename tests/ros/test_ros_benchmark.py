@@ -77,8 +77,9 @@ def test_a_short_run(ros_domain, monkeypatch, tmp_path: Path) -> None:
     # Of the only round.
     for other in ("echo", "floor"):
         to_other = rows["policy/p50"].value / rows[f"{other}/p50"].value
-        assert rows[f"policy/p50-to-{other}"].value == pytest.approx(to_other)
-    assert rows["policy/p50-to-echo"].ratio == pytest.approx(rows["policy/p50-to-echo"].value / 1.4)
+        row = rows[f"policy/p50-to-{other}"]
+        assert row.value == pytest.approx(to_other)
+        assert (row.reference, row.ratio) == ("target", pytest.approx(to_other / 1.4))
     assert rows["torch_in_process"].value is False
 
 

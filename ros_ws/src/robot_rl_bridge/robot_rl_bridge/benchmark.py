@@ -231,13 +231,12 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
             ways["watchdog"].append(robot.measure(ROUNDS * MEASURE_S, processes))
     label = f"ros/{rate_hz:g}Hz"
     rows = [row for way in ways for row in _rows(label, way, ways[way], ways["echo"], 1.0 / rate_hz)]
-    # The watchdog is a second hop, which the echo does not have: reported, not judged.
-    to_echo, to_floor = (_by_round(ways["policy"], ways[other]) for other in ("echo", "floor"))
-    median = float(np.median(to_echo))
-    rows.append(Row(f"{label}/policy/p50-to-echo", median, "", "target", median / TARGET_RATIO))
-    rows.append(Row(f"{label}/policy/p50-to-floor", float(np.median(to_floor))))
-    for other, ratios in (("echo", to_echo), ("floor", to_floor)):
-        rows.append(Row(f"{label}/policy/p50-to-{other}/rounds", ", ".join(f"{ratio:.2f}" for ratio in ratios)))
+    # Asked of both echoes. The watchdog is a second hop, which they do not have: reported, not judged.
+    for other in ("echo", "floor"):
+        ratios = _by_round(ways["policy"], ways[other])
+        median, name = float(np.median(ratios)), f"{label}/policy/p50-to-{other}"
+        rows.append(Row(name, median, "", "target", median / TARGET_RATIO))
+        rows.append(Row(f"{name}/rounds", ", ".join(f"{ratio:.2f}" for ratio in ratios)))
     rows.append(Row(f"{label}/tick/p99", 1e3 * max(ticks_s), "ms", "target", max(ticks_s) / TARGET_TICK_S))
     rows.append(Row(f"{label}/torch_in_process", "libtorch" in libraries))
     return rows

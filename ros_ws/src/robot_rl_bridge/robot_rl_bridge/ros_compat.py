@@ -167,8 +167,10 @@ def ros_context(argv: Sequence[str] | None = None, *, coroutines: bool = False) 
                 node.destroy_node()
             executor.shutdown()
     finally:
-        rclpy.try_shutdown()
-        faulthandler.cancel_dump_traceback_later()
+        try:
+            rclpy.try_shutdown()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _exit_if_stuck(seconds: float) -> None:
