@@ -58,7 +58,7 @@ class OnnxPolicy:
         for name, buffer in self._inputs.items():
             self._binding.bind_input(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
         for name, span, shape in self._views:
-            buffer = self._output[span].reshape(shape)
+            buffer = self._output[:, span].reshape(shape)
             self._binding.bind_output(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
@@ -68,12 +68,17 @@ class OnnxPolicy:
         """
         for name, buffer in self._inputs.items():
             value = inputs[name]
-            if value.shape != buffer.shape and value.shape != buffer.shape[1:]:
-                raise ValueError(f"input {name!r} has shape {value.shape}, the policy takes {buffer.shape}")
+            shape, own = value.shape, buffer.shape
+            if shape != own and shape != own[1:]:
+                raise ValueError(f"input {name!r} has shape {shape}, the policy takes {own}")
             buffer[...] = value
         self._session.run_with_iobinding(self._binding)
         output = self._output.copy()
-        return {name: output[span].reshape(shape) for name, span, shape in self._views}
+        # Almost all of them are (1, n) as they are.
+        return {
+            name: output[:, span] if len(shape) == 2 else output[:, span].reshape(shape)
+            for name, span, shape in self._views
+        }
 
     def run_batch(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
         """Evaluate n rows: every contract input, as (n, *shape), to new arrays (n, *shape). For simulations: a graph
@@ -142,13 +147,13 @@ _ALIGNMENT = 16
 
 
 def _joint_buffer(specs: tuple[TensorSpec, ...]) -> tuple[Array, list[tuple[str, slice, tuple[int, ...]]]]:
-    """One array for all tensors, and (name, where it lies, shape) of each."""
+    """One array (1, n) for all tensors, and (name, where it lies, shape) of each."""
     views, start = [], 0
     for spec in specs:
         size = math.prod(spec.shape)
         views.append((spec.name, slice(start, start + size), (1, *spec.shape)))
         start += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return np.zeros(start, np.float32), views
+    return np.zeros((1, start), np.float32), views
 
 
 def _check_tensors(kind: str, specs: tuple[TensorSpec, ...], nodes: Sequence[Any]) -> None:

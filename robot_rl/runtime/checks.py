@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
@@ -138,21 +139,42 @@ def ticks_to_trip(check: Check, limits: SafetyLimits) -> int:
     return max(check.ticks, math.ceil(check.lasts(limits.profile) / limits.loop_period_s - 1e-9))
 
 
+_MEASURES = tuple(dict.fromkeys(check.margin for check in CHECKS))
+"""Each margin is measured once: some lines differ only in how long something must last."""
+_of_checks = operator.itemgetter(*(_MEASURES.index(check.margin) for check in CHECKS))
+"""Margins in the order of _MEASURES -> in that of CHECKS."""
+_that_trip = operator.itemgetter(
+    *dict.fromkeys(_MEASURES.index(c.margin) for c in CHECKS if c.severity > Severity.WARN)
+)
+_NOTHING_COUNTED = (0,) * len(CHECKS)
+
+
 def judge(
     reading: Reading, counts: tuple[int, ...]
 ) -> tuple[Severity, Cause, float, tuple[int, ...], tuple[float | None, ...]]:
     """Run CHECKS: worst severity, its cause, its margin (the least margin if nothing tripped), the new counts, and the
     margin of each check."""
-    severity, cause, margin, least = Severity.OK, Cause.NONE, 1.0, 1.0
-    after, values = [], []
-    measure, value = None, None
-    for check, count in zip(CHECKS, counts, strict=True):
-        # Lines that differ only in how long something must last follow one another, and measure it once.
-        if check.margin is not measure:
-            measure, value = check.margin, check.margin(reading)
-        # Nearly always there is nothing to count.
+    measured = [measure(reading) for measure in _MEASURES]
+    values = _of_checks(measured)
+    known = [value for value in measured if value is not None]
+    severity, cause, margin = Severity.OK, Cause.NONE, 1.0
+    # Nearly always there is nothing to count. NaN, of which a sum becomes NaN, is bad.
+    if counts != _NOTHING_COUNTED or not (sum(known) >= 0.0 and min(known, default=1.0) >= 0.0):
+        severity, cause, margin, counts = _count(values, counts, reading.limits)
+    if severity == Severity.OK:
+        margin = min([1.0, *(value for value in _that_trip(measured) if value is not None)])
+    return severity, cause, margin, counts, values
+
+
+def _count(
+    values: tuple[float | None, ...], counts: tuple[int, ...], limits: SafetyLimits
+) -> tuple[Severity, Cause, float, tuple[int, ...]]:
+    """Worst severity, its cause, its margin, and the new counts."""
+    severity, cause, margin = Severity.OK, Cause.NONE, 1.0
+    after = []
+    for check, value, count in zip(CHECKS, values, counts, strict=True):
         if value is not None and (count or not value >= 0.0):
-            needed = ticks_to_trip(check, reading.limits)
+            needed = ticks_to_trip(check, limits)
             # Negated, so that NaN is bad.
             if not value >= (check.release if count >= needed else 0.0):
                 # No higher than needed: what is over is over as soon as it was detected.
@@ -161,8 +183,5 @@ def judge(
                 count = max(count - 1, 0) if check.share else 0
             if count >= needed and check.severity > severity:
                 severity, cause, margin = check.severity, check.cause, value
-        if value is not None and value < least and check.severity > Severity.WARN:
-            least = value
         after.append(count)
-        values.append(value)
-    return severity, cause, least if severity == Severity.OK else margin, tuple(after), tuple(values)
+    return severity, cause, margin, tuple(after)

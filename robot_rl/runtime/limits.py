@@ -217,7 +217,8 @@ class SafetyLimits:
     """Age at which the operator's command counts as zero; None: it may be of any age."""
     state_fields: tuple[str, ...]
     """RobotState fields of the robot's own sensors that must be there and sane."""
-    state_sizes: tuple[int, ...]
+    state_spans: tuple[slice, ...]
+    """Where each of them is in the arrays below."""
     state_low: Array
     """Bounds of the fields above, concatenated."""
     state_high: Array
@@ -269,7 +270,7 @@ class SafetyLimits:
         effort = np.minimum(_column(robot, "effort_limit_nm"), _column(contract, "effort_limit_nm"))
         inertia, brake_accel = braking.counted_on(robot, profile, effort)
         braked = ~braking.carries(robot, contract, inertia)
-        fields, sizes, low, high = _state_bounds(contract, profile, len(robot.joints))
+        fields, spans, low, high = _state_bounds(contract, profile, len(robot.joints))
         return SafetyLimits(
             profile=profile,
             n_joints=len(robot.joints),
@@ -306,7 +307,7 @@ class SafetyLimits:
             time_to_live_s=state_damp_s,
             command_max_age_s=None if contract.command is None else contract.command.max_age_s,
             state_fields=fields,
-            state_sizes=sizes,
+            state_spans=spans,
             state_low=low,
             state_high=high,
             floating_base=robot.floating_base,
@@ -329,7 +330,7 @@ def _column(source: RobotSpec | Contract, field: str) -> Array:
 
 def _state_bounds(
     contract: Contract, profile: SafetyProfile, n_joints: int
-) -> tuple[tuple[str, ...], tuple[int, ...], Array, Array]:
+) -> tuple[tuple[str, ...], tuple[slice, ...], Array, Array]:
     specs = {t.name: t for t in contract.inputs if t.source == "state" and t.name not in OBJECT_FIELDS}
     needed = {"joint_pos", "joint_vel"} | set(specs)
     if profile.tilt_trip_rad is not None:
@@ -337,10 +338,10 @@ def _state_bounds(
     if profile.base_ang_vel_trip_rad_s is not None:
         needed.add("imu_ang_vel_b")
     fields = tuple(name for name in _PHYSICAL if name in needed)
-    sizes = tuple(_FIELD_SIZE.get(name, n_joints) for name in fields)
-    low, high = [], []
-    for name, size in zip(fields, sizes, strict=True):
-        spec = specs.get(name)
+    low, high, spans = [], [], []
+    for name in fields:
+        spec, size = specs.get(name), _FIELD_SIZE.get(name, n_joints)
+        spans.append(slice(len(low), len(low) + size))
         low += [-_PHYSICAL[name] if spec is None or spec.low is None else spec.low] * size
         high += [_PHYSICAL[name] if spec is None or spec.high is None else spec.high] * size
-    return fields, sizes, np.array(low, np.float64), np.array(high, np.float64)
+    return fields, tuple(spans), np.array(low, np.float64), np.array(high, np.float64)

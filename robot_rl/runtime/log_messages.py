@@ -44,15 +44,19 @@ _NUMBER, _NUMBERS, _FLAGS = (_Proto.TYPE_DOUBLE, False), (_Proto.TYPE_DOUBLE, Tr
 
 
 def fields_of(kind: Any) -> Fields:
-    """Fields of a dataclass that are numbers, texts or arrays of them; nested dataclasses are left to others.
+    """Fields of a dataclass or NamedTuple that are numbers, texts or arrays of them; nested ones are left to others.
 
     Raises TypeError naming a field of another type.
     """
     fields = {}
     for name, hint in get_type_hints(kind).items():
-        if not dataclasses.is_dataclass(inner := _without_none(hint)):
+        if not _has_fields(inner := _without_none(hint)):
             fields[name] = _proto_type(inner, f"{kind.__name__}.{name}")
     return fields
+
+
+def _has_fields(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")
 
 
 def _without_none(hint: Any) -> Any:
@@ -91,7 +95,7 @@ _ELSEWHERE = ("now_s", "applied", "modified", "margins")
 _NESTED = {
     name: hint
     for name, hint in ((n, _without_none(h)) for n, h in get_type_hints(Tick).items())
-    if dataclasses.is_dataclass(hint) and hint not in (JointCommand, PolicyStep)
+    if _has_fields(hint) and hint not in (JointCommand, PolicyStep)
 }
 """Fields of Tick that are topics of their own."""
 

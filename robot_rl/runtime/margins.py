@@ -88,9 +88,7 @@ def state_frozen(reading: Reading) -> float | None:
 
 def _tilt(reading: Reading, share: float) -> float | None:
     limit = reading.limits.profile.tilt_trip_rad
-    if limit is None or reading.measured is None:
-        return None
-    return below(reading.measured.tilt_rad(), share * limit)
+    return None if limit is None else below(reading.tilt_rad, share * limit)
 
 
 def tilt(reading: Reading) -> float | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,7 @@ _BASE_RATE_RAD_S = 6.0
 """Largest rate of turn where the profile names none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """The part of a RobotState that the safety filter looks at, found valid."""
 
     stamp_s: float
@@ -52,17 +50,15 @@ def measure(state: NumpyState | None, limits: SafetyLimits) -> Measurement | Non
     if state is None or np.shape(state.stamp_s) != (1,):
         return None
     values, fields = np.empty(limits.state_low.size), {}
-    start = 0
-    for name, size in zip(limits.state_fields, limits.state_sizes, strict=True):
+    for name, span in zip(limits.state_fields, limits.state_spans, strict=True):
         value = getattr(state, name)
-        if getattr(value, "shape", None) != (1, size):
+        fields[name] = field = values[span]
+        if getattr(value, "shape", None) != (1, field.size):
             return None
-        fields[name] = field = values[start : start + size]
         try:
-            field[:] = value[0]
+            field[:] = value
         except (TypeError, ValueError):
             return None
-        start += size
     # Written so that NaN, which compares false, is out of bounds.
     if np.count_nonzero((values >= limits.state_low) & (values <= limits.state_high)) < len(values):
         return None
@@ -75,7 +71,7 @@ def measure(state: NumpyState | None, limits: SafetyLimits) -> Measurement | Non
         fields["joint_vel"],
         quat,
         fields.get("imu_ang_vel_b"),
-        fields.get("joint_effort", _efforts(state, limits.n_joints)),
+        fields["joint_effort"] if "joint_effort" in fields else _efforts(state, limits.n_joints),
     )
 
 
@@ -84,7 +80,7 @@ def _efforts(state: NumpyState, n_joints: int) -> Array | None:
     effort = state.joint_effort
     if effort is None:
         return None
-    if np.shape(effort) != (1, n_joints) or np.asarray(effort).dtype.kind not in "fiu":
+    if getattr(effort, "shape", None) != (1, n_joints) or effort.dtype.kind not in "fiu":
         return np.full(n_joints, np.nan)
     return np.array(effort[0], np.float64)
 
@@ -99,8 +95,9 @@ def jump(new: Measurement, last: Measurement | None, seen_s: float, limits: Safe
         return 0.0
     elapsed = abs(new.stamp_s - seen_s)
     elapsed = min(elapsed, max(limits.state_hold_s, limits.loop_period_s)) if elapsed == elapsed else 0.0
-    change = np.abs(new.joint_pos - last.joint_pos)
-    share = largest(change / (JOINT_JUMP_RAD + limits.vel_trip * elapsed))
+    reach = limits.vel_trip * elapsed
+    reach += JOINT_JUMP_RAD
+    share = largest(np.abs(new.joint_pos - last.joint_pos) / reach)
     if new.quat_wxyz is not None and last.quat_wxyz is not None:
         # q and -q are the same orientation.
         a, b = new.quat_wxyz.tolist(), last.quat_wxyz.tolist()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,7 @@ _WARM_UP_RUNS = 20
 _NOTHING = np.zeros(0, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyStep:
+class PolicyStep(NamedTuple):
     """What the graph computed in one step, without the batch dimension."""
 
     target: Array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,7 @@ from robot_rl.runtime.measurement import Measurement
 from robot_rl.runtime.object_pose import ObjectTrack
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where the joints shall go, and who says so. The filter trusts nothing here."""
 
     position: NDArray[Any]
@@ -42,7 +41,7 @@ class Target:
     """The backup that asks for it; None: no backup is in force."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """One tick as the checks see it. None stands for what does not apply or cannot be known."""
 
@@ -68,6 +67,8 @@ class Reading:
     """How long a sensor has repeated itself, as a share of what proves it frozen."""
     measured: Measurement | None
     """The state, if it is valid and no jump."""
+    tilt_rad: float | None
+    """Of `measured`, where the robot has a limit for it."""
     health: Health | None
     health_age_s: float | None
     object: ObjectTrack | None

@@ -8,8 +8,7 @@ it does to a target.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +35,7 @@ _LATEST_CLOCK_S = 1e11
 """No monotonic clock gets here (3,000 years); far beyond it, adding a time to live changes nothing in float64."""
 
 
-@dataclass(frozen=True, slots=True)
-class SafetyMemory:
+class SafetyMemory(NamedTuple):
     """What the filter must know of earlier ticks."""
 
     counts: tuple[int, ...]
@@ -58,7 +56,7 @@ class SafetyMemory:
     """(n_joints,) target of the last tick before the soft start: what the rate limit starts from."""
     applied: Array | None = None
     """(n_joints,) position of the last command; the measured one while no position is commanded."""
-    object: ObjectTrack = field(default_factory=ObjectTrack)
+    object: ObjectTrack = ObjectTrack()
     """What is known of the object whose pose the policy reads, if it reads one."""
     clearance: Clearance | None = None
     """How far apart the robot's own links were, when that was last computed."""
@@ -70,8 +68,7 @@ class SafetyMemory:
         return SafetyMemory((0,) * len(CHECKS), modifications, TargetLimiter(limits), liveness)
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(NamedTuple):
     """What a state shows, before anything is decided about it."""
 
     measured: Measurement | None
@@ -80,8 +77,7 @@ class Sight:
     """Its change since the last believed measurement, as a share of the largest possible one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the filter found, and what it changed."""
 
     severity: Severity
@@ -130,6 +126,7 @@ def filter_command(
     # A robot that is not driven may be moved by hand, or come back after a pause: that is no jump.
     share = 0.0 if new is not None and target is None else sight.jump
     believed = new if share is not None and share <= 1.0 else None
+    finite = target is not None and _finite(target.position, limits.n_joints)
     by_policy = target is not None and target.kind == "policy"
     track = memory.object if limits.object is None else memory.object.after(state, limits.object, in_use=by_policy)
     liveness = memory.liveness if believed is None else memory.liveness.after(believed, memory.measured, limits)
@@ -142,12 +139,13 @@ def filter_command(
         deadman_age_s=deadman_age_s,
         command_age_s=command_age_s,
         target=target,
-        target_finite=target is not None and _finite(target.position, limits.n_joints),
+        target_finite=finite,
         state_given=state is not None,
         state_valid=new is not None,
         jump=share,
         frozen=None if believed is None else liveness.share(limits),
         measured=believed,
+        tilt_rad=None if believed is None or limits.profile.tilt_trip_rad is None else believed.tilt_rad(),
         health=health,
         health_age_s=None if health is None else stamp_s - health.stamp_s,
         object=track if by_policy and limits.object is not None else None,
@@ -171,8 +169,9 @@ def filter_command(
     else:
         if severity == Severity.HOLD and tier != target.tier:
             target = Target(measured.joint_pos, "hold", tier=tier)
+            finite = _finite(target.position, limits.n_joints)
         reference, applied = _limit(
-            target, reference, applied, measured, stamp_s - measured.stamp_s, limits, limiter, modified
+            target, finite, reference, applied, measured, stamp_s - measured.stamp_s, limits, limiter, modified
         )
         if limits.self_collision is not None and target.kind == "policy":
             q, v = measured.joint_pos, measured.joint_vel
@@ -184,7 +183,7 @@ def filter_command(
         command = _position_command(target, applied, age_s, limits, stamp_s)
     memory = SafetyMemory(
         counts=counts,
-        modifications=memory.modifications + modified,
+        modifications=memory.modifications + modified if np.count_nonzero(modified) else memory.modifications,
         limiter=limiter,
         liveness=liveness,
         now_s=stamp_s,
@@ -217,6 +216,7 @@ def believable(
 
 def _limit(
     target: Target,
+    finite: bool,
     reference: Array,
     applied: Array,
     measured: Measurement,
@@ -225,10 +225,11 @@ def _limit(
     limiter: TargetLimiter,
     modified: NDArray[np.bool_],
 ) -> tuple[Array, Array]:
-    """The target made safe: (new reference, position to command). Marks in `modified` what each stage changed."""
+    """The target made safe: (new reference, position to command). `finite` tells whether its position is of the right
+    size and finite. Marks in `modified` what each stage changed."""
     n = limits.n_joints
     wanted = np.empty(n)
-    if _finite(target.position, n):
+    if finite:
         wanted[:] = np.reshape(target.position, -1)
     else:
         # Reuse what was last commanded; the checks decide how often.

@@ -54,7 +54,6 @@ class TargetLimiter:
         self._action_low, self._action_high = convert(limits.action_low), convert(limits.action_high)
         self._soft_lower, self._soft_upper = convert(limits.soft_lower), convert(limits.soft_upper)
         self._max_step = convert(limits.max_step)
-        self._zero = convert(np.zeros(1))
         self._residual = None if profile.residual_bound_rad is None else convert(np.full(n, profile.residual_bound_rad))
         cut_off = limits.low_pass_hz
         self._low_pass = None if cut_off is None else 1.0 - float(np.exp(-2.0 * np.pi * cut_off * dt))
@@ -65,25 +64,31 @@ class TargetLimiter:
             pair = np.stack((upper, upper if mirrored is None else mirrored))
             return convert(pair.reshape(2, *(1,) * len(batch), n))
 
-        self._mirror = both(np.ones(n), -np.ones(n))
-        self._limit = both(limits.brake_upper, -limits.brake_lower)
+        # Of the shape of what they meet: for numpy, broadcasting takes longer than computing.
+        self._mirror, self._zero = both(np.ones(n), -np.ones(n)), both(np.zeros(n))
+        self._reversed, self._steep = both(np.full(n, _REVERSED)), both(np.full(n, -_UNBOUNDED))
         self._kp, self._kd = both(limits.kp), both(limits.kd)
         self._effort, self._least_effort = both(limits.effort), both(-limits.effort)
         clamp = np.inf if profile.effort_clamp_share is None else profile.effort_clamp_share
+        self._clamped = clamp <= 1.0
         self._most_effort = both(clamp * limits.effort)
         self._accel = None if limits.brake_accel is None else both(limits.brake_accel)
         if limits.brake_accel is not None and limits.inertia is not None:
-            self._per_accel = both(2.0 / limits.brake_accel)
+            # root = (A dt/2)² + 2 A gap, with what does not change in one constant.
+            half = 0.5 * dt * limits.brake_accel
+            room = [half**2 + 2.0 * limits.brake_accel * far for far in (limits.brake_upper, -limits.brake_lower)]
+            self._room, self._half = both(room[0], room[1]), both(half)
+            self._per_pos, self._per_vel = both(2.0 * limits.brake_accel), both(2.0 * half)
             self._inertia_per_s = both(limits.inertia / dt)
         shape = (*batch, n)
         self._step = convert(np.zeros(shape))
         self._stages = convert(np.zeros((len(MODIFICATIONS), *shape)))
         """The target after each of MODIFICATIONS."""
         self._changes = convert(np.zeros((len(MODIFICATIONS), *shape)))
-        self._kp_now = both(np.zeros(n))
         self._pos, self._vel, self._root, self._outward, self._torque = (
             convert(np.zeros((2, *shape))) for _ in range(5)
         )
+        self._soft_kp = both(np.zeros(n))
 
     def limit(
         self,
@@ -149,51 +154,51 @@ class TargetLimiter:
         share of what the motor can give and, where the inertia is known, to what leaves room to stop before the limit.
 
         With A the acceleration that braking can count on, the greatest next velocity from which it can stop is
-        v' = A (-dt/2 + sqrt(dt²/4 + 2 gap / A)), gap = limit - q - v dt/2, and the torque that leads there I (v' - v) /
+        v' = -A dt/2 + sqrt((A dt/2)² + 2 A gap), gap = limit - q - v dt/2, and the torque that leads there I (v' - v) /
         dt. q is the measured position predicted forward by the measurement's age. It is a bound given the inertia, not
         a guarantee.
         """
         xp, pos, vel = self._xp, self._pos, self._vel
         root, outward, torque = self._root, self._outward, self._torque
         age_s = age_s if age_s < self._most_age_s else self._most_age_s
-        xp.multiply(self._mirror, joint_vel, out=vel)
-        xp.multiply(self._mirror, joint_pos, out=pos)
+        vel[...] = joint_vel
+        vel *= self._mirror
+        pos[...] = joint_pos
+        pos *= self._mirror
         xp.multiply(vel, age_s, out=root)
         pos += root
         if self._accel is None:
             torque[...] = self._most_effort
         else:
-            # root = dt²/4 + 2 gap / A
-            xp.multiply(vel, -0.5 * self._dt, out=root)
-            root -= pos
-            root += self._limit
-            root *= self._per_accel
-            root += 0.25 * self._dt**2
+            xp.multiply(pos, self._per_pos, out=root)
+            xp.multiply(vel, self._per_vel, out=outward)
+            root += outward
+            xp.subtract(self._room, root, out=root)
             # torque = v' - v
             xp.maximum(root, self._zero, out=torque)
             xp.sqrt(torque, out=torque)
-            torque -= 0.5 * self._dt
-            torque *= self._accel
+            torque -= self._half
             torque -= vel
             # Less what an outward velocity beyond the limit calls for: a factor without a branch, large where root < 0.
-            root *= -_UNBOUNDED
-            xp.multiply(vel, _REVERSED, out=outward)
+            root *= self._steep
+            xp.multiply(vel, self._reversed, out=outward)
             xp.minimum(root, outward, out=root)
             xp.maximum(root, self._zero, out=root)
             torque -= root
             torque *= self._inertia_per_s
-            # A torque that the motor cannot give bounds no target.
-            xp.subtract(torque, self._effort, out=root)
-            xp.maximum(root, self._zero, out=root)
-            root *= _UNBOUNDED
-            torque += root
-            xp.minimum(torque, self._most_effort, out=torque)
+            if self._clamped:
+                xp.minimum(torque, self._most_effort, out=torque)
+            else:
+                # A torque that the motor cannot give bounds no target.
+                xp.subtract(torque, self._effort, out=root)
+                xp.maximum(root, self._zero, out=root)
+                root *= self._steep
+                torque -= root
             xp.maximum(torque, self._least_effort, out=torque)
         # The target that asks for this torque: q + (kd v + torque) / kp.
         vel *= self._kd
         torque += vel
-        xp.multiply(self._kp, max(stiffness, _LEAST_KP), out=self._kp_now)
-        torque /= self._kp_now
+        torque /= self._kp if stiffness == 1.0 else xp.multiply(self._kp, max(stiffness, _LEAST_KP), out=self._soft_kp)
         torque += pos
         torque *= self._mirror
         self._clip(position, torque[1], torque[0])

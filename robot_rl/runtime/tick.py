@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.policy_runner import PolicyStep
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorInput:
+class OperatorInput(NamedTuple):
     """What the operator has said, as it stands at the beginning of a tick.
 
     With the state it is all that a tick depends on: from a log of both, a run can be computed again.
@@ -32,8 +31,7 @@ class OperatorInput:
     command_stamp_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """Everything about one tick, for the robot, for logs and for tests. Arrays are never written to again."""
 
     now_s: float

@@ -28,13 +28,17 @@ def test_an_answer_belongs_to_the_state_whose_stamp_it_carries(ros_domain, monke
         now = [10.0132]
         monkeypatch.setattr(benchmark.time, "monotonic", lambda: now[0])
 
-        def answer(sent_s: float, life_s: float) -> None:
-            robot._on_answer(Float64MultiArray(data=converters.doubles(np.array([1.0, 1.0, sent_s, life_s]))))
+        def answer(sent_s: float, life_s: float, kp: float = 40.0) -> None:
+            rows = np.repeat([0.0, 0.0, 0.0, kp, 1.0], 29)
+            robot._on_answer(Float64MultiArray(data=converters.doubles([1.0, 1.0, sent_s, life_s, *rows])))
 
         # Sent at 10.013, to live until the state's stamp plus LIFE_S: it rests on the state of 10.01.
         robot._by_expiry = True
         answer(10.013, LIFE_S - 0.003)
         assert answers.round_trip_s == {1: pytest.approx(0.0032)}
+        # Damping rests on no state: the policy was stopped.
+        answer(10.013, LIFE_S, kp=0.0)
+        assert (len(answers.round_trip_s), answers.limp) == (1, 1)
         # An echo, with the stamp on the wall clock; later answers to the same state do not count.
         robot._by_expiry = False
         answer(1010.0, 0.0)
@@ -51,6 +55,19 @@ def test_no_answer_is_no_measurement(ros_domain) -> None:
         robot = Robot(executor, 100.0)
         with pytest.raises(RobotRLError, match=r"nothing came back in 0\.1 s"):
             robot.measure(0.1, [])
+
+
+def test_what_was_measured_while_the_policy_was_stopped_is_measured_again(monkeypatch, tmp_path: Path) -> None:
+    measured = [Answers(limp=3), Answers(limp=1, round_trip_s={0: 0.1}), Answers(round_trip_s={0: 0.2})]
+
+    class Stopping:
+        def measure(self, seconds: float, processes: list) -> Answers:
+            return measured.pop(0)
+
+    brought_to_run = []
+    monkeypatch.setattr(benchmark, "_run_policy", lambda *_: brought_to_run.append(True))
+    answers, repeated = benchmark._policy(Stopping(), tmp_path, [])  # type: ignore[arg-type]
+    assert (answers.round_trip_s, repeated, len(brought_to_run)) == ({0: 0.2}, 2, 3)
 
 
 def test_rounds_are_compared_one_by_one() -> None:

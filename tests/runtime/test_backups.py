@@ -129,7 +129,7 @@ def test_nothing_makes_more_trusted_than_its_sources(cause: Cause) -> None:
 
 @pytest.mark.parametrize("cause", [Cause.POLICY_ERROR, Cause.POLICY_INVALID, Cause.POLICY_STALE])
 def test_a_recovery_policy_that_fails_is_not_asked_again(cause: Cause) -> None:
-    recovering = dataclasses.replace(RUNNING, tier="recovery")
+    recovering = RUNNING._replace(tier="recovery")
     assert trusted(cause, measured(UNITREE_G1), recovering, limits(UNITREE_G1)) == Information.BASE
 
 

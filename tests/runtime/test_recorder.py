@@ -71,7 +71,7 @@ def test_every_number_is_read_back_bit_for_bit(flight: Flight, folder: Path) -> 
 def test_every_field_of_a_tick_is_in_the_log() -> None:
     known = {name for fields in TOPICS.values() for name in fields} | {topic.strip("/") for topic in TOPICS}
     known |= {"now_s", "policy", "health"} | {"modified" for name in known if name.startswith("modified_")}
-    assert {field.name for field in dataclasses.fields(Tick)} <= known
+    assert set(Tick._fields) <= known
 
 
 def test_margins_are_recorded_by_the_name_of_what_is_measured(flight: Flight, folder: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_is_not_finite_keeps_its_sign_and_kind(flight: Flight, folder: Path
     strange = state.joint_pos.copy()
     strange[0, :4] = np.nan, np.inf, -np.inf, -0.0
     with Recorder(tmp_path / "log.mcap", flight.controller) as recorder:
-        recorder.record(dataclasses.replace(tick, age_s=np.inf), dataclasses.replace(state, joint_pos=strange), sent)
+        recorder.record(tick._replace(age_s=np.inf), dataclasses.replace(state, joint_pos=strange), sent)
         recorder.record(tick, None, sent)
     log = read_log(tmp_path / "log.mcap")
     (seen,) = log.messages["/state"]

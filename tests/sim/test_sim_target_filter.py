@@ -1,7 +1,5 @@
 """Environments under the safety filter: the same limits as the runtime's, and what is sent is what is seen."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -42,7 +40,7 @@ def test_the_filter_of_training_is_that_of_the_runtime(env) -> None:
         state = RobotState(np.array([1.0]), pos[world][None], vel[world][None])
         _, _, memory = filter_command(state, 0.0, None, limits, SafetyMemory.start(limits), 1.0)
         # What was sent last, wherever the robot is now.
-        memory = dataclasses.replace(memory, reference=last[world])
+        memory = memory._replace(reference=last[world])
         state = RobotState(np.array([1.05]), pos[world][None], vel[world][None])
         command, _, _ = filter_command(state, 0.0, Target(target[world], "policy"), limits, memory, 1.05)
         np.testing.assert_allclose(command.position, sent[world].numpy(), atol=1e-5)

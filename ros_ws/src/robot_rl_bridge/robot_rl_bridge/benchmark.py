@@ -36,6 +36,7 @@ from robot_rl.runtime.signals import no_garbage_collection
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.operator import Operator, OperatorError
 from robot_rl_bridge.outputs import COMMAND_TOPIC
+from robot_rl_bridge.receiver import ROWS
 from robot_rl_bridge.ros_robot import HEARTBEAT_S, IMU_TOPIC, PASSING_TOPIC, STATE_TOPIC
 
 RATES_HZ = (50.0, 200.0, 500.0)
@@ -59,6 +60,9 @@ START_S = 30.0
 
 ROBOT = UNITREE_G1
 DEFAULT = np.array([j.default_pos_rad for j in ROBOT.joints])
+_KP = slice(
+    converters.HEADER + ROWS.index("kp") * len(DEFAULT), converters.HEADER + (ROWS.index("kp") + 1) * len(DEFAULT)
+)
 LIFE_S = ROBOT.safety.state_damp_s
 """A command of the policy expires this long after the measurement that it rests on."""
 
@@ -71,6 +75,8 @@ class Answers:
     """When each state was published, on the monotonic clock."""
     round_trip_s: dict[int, float] = field(default_factory=dict)
     """State -> time until the first answer to it."""
+    limp: int = 0
+    """Joint commands without stiffness: the policy was not running."""
     cpu_s: float = 0.0
     """Time on a core of the processes that answer, all their threads."""
 
@@ -122,7 +128,7 @@ class Robot:
             self.publish()
         self.answers = None
         self._timer.reset()
-        if not answers.round_trip_s:
+        if not answers.round_trip_s and not answers.limp:
             raise RobotRLError(f"nothing came back in {seconds:g} s")
         answers.cpu_s = sum(map(_cpu_s, processes)) - before_s
         return answers
@@ -151,6 +157,9 @@ class Robot:
         if answers is None or not answers.sent_s:
             return
         data = cast("list[float]", message.data)
+        if self._by_expiry and not any(data[_KP]):
+            answers.limp += 1
+            return
         measured_s = data[2] + data[3] - LIFE_S if self._by_expiry else data[2] - self._wall_offset_s
         # Clocks are brought together by the fastest message, so a stamp comes out a little late, never early.
         k = int(np.searchsorted(answers.sent_s, measured_s + 1e-4)) - 1
@@ -213,22 +222,22 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
         robot = Robot(executor, rate_hz)
         ways: dict[str, list[Answers]] = {"echo": [], "floor": [], "policy": [], "watchdog": []}
         ticks_s: list[float] = []
-        libraries = ""
+        libraries, interrupted = "", 0
         for _ in range(ROUNDS):
             for way in ("echo", "floor"):
                 ways[way].append(_echo(robot, folder, bare=way == "echo"))
             robot.is_watchdog = True
             robot.listen("/policy/joint_command", by_expiry=True)
             with _nodes(folder, policy) as processes:
-                _run_policy(robot, folder)
-                ways["policy"].append(robot.measure(MEASURE_S, processes))
+                answers, repeated = _policy(robot, folder, processes)
+                ways["policy"].append(answers)
+                interrupted += repeated
                 ticks_s.append(float(robot.operator.status["latency_p99_s"]))
                 libraries += Path(f"/proc/{processes[0].pid}/maps").read_text()
         robot.is_watchdog = False
         robot.listen(COMMAND_TOPIC, by_expiry=True)
         with _nodes(folder, ("watchdog_node", (loop,)), policy) as processes:
-            _run_policy(robot, folder)
-            ways["watchdog"].append(robot.measure(ROUNDS * MEASURE_S, processes))
+            ways["watchdog"] = [_policy(robot, folder, processes)[0] for _ in range(ROUNDS)]
     label = f"ros/{rate_hz:g}Hz"
     rows = [row for way in ways for row in _rows(label, way, ways[way], ways["echo"], 1.0 / rate_hz)]
     # Asked of both echoes. The watchdog is a second hop, which they do not have: reported, not judged.
@@ -238,6 +247,7 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
         rows.append(Row(name, median, "", "target", median / TARGET_RATIO))
         rows.append(Row(f"{name}/rounds", ", ".join(f"{ratio:.2f}" for ratio in ratios)))
     rows.append(Row(f"{label}/tick/p99", 1e3 * max(ticks_s), "ms", "target", max(ticks_s) / TARGET_TICK_S))
+    rows.append(Row(f"{label}/policy/interrupted", interrupted, f"of {ROUNDS + interrupted}"))
     rows.append(Row(f"{label}/torch_in_process", "libtorch" in libraries))
     return rows
 
@@ -276,6 +286,17 @@ def _echo(robot: Robot, folder: Path, *, bare: bool) -> Answers:
         if not ros_compat.spin_while(robot.executor, lambda: not first.round_trip_s, START_S):
             raise RobotRLError(f"the echo does not answer: {(folder / 'echo.log').read_text()}")
         return robot.measure(MEASURE_S, processes)
+
+
+def _policy(robot: Robot, folder: Path, processes: list[subprocess.Popen[bytes]]) -> tuple[Answers, int]:
+    """Round trips while the policy ran all the time, and how many measurements it took besides, in which the safety
+    filter stopped it: a machine that stands still for a moment does that."""
+    for attempt in range(ATTEMPTS):
+        _run_policy(robot, folder)
+        answers = robot.measure(MEASURE_S, processes)
+        if not answers.limp:
+            return answers, attempt
+    raise RobotRLError(f"the policy was stopped in each of {ATTEMPTS} measurements, at last by {robot.operator.status}")
 
 
 def _run_policy(robot: Robot, folder: Path) -> None:

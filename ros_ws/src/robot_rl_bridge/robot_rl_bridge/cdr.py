@@ -170,7 +170,7 @@ def _learn(data: bytes, parts: list[_Part], message: Any) -> _Known | None:
     for part in parts:
         (numbers if part.form else others)[part.start : part.start + part.size] = 255
     scalars = [p for p in parts if p.form not in ("", "array")]
-    owners = tuple((functools.reduce(getattr, p.path[:-1], message), p.path[-1]) for p in scalars)
+    owners = tuple(_slot(functools.reduce(getattr, p.path[:-1], message), p.path[-1]) for p in scalars)
     arrays = tuple(
         (np.frombuffer(functools.reduce(getattr, p.path, message)), p.start) for p in parts if p.form == "array"
     )
@@ -185,6 +185,12 @@ def _learn(data: bytes, parts: list[_Part], message: Any) -> _Known | None:
     # Else it is of another byte order, or of a form that is not understood here.
     same = len(written) == len(data) and not ((written ^ given) & (numbers | others)).any()
     return known if same else None
+
+
+def _slot(owner: Any, name: str) -> tuple[Any, str]:
+    """Where a message keeps the field `name`, behind its checks of type and range, which these numbers pass: they take
+    longer than all else here."""
+    return owner, f"_{name}" if hasattr(owner, f"_{name}") else name
 
 
 def _with_gaps(scalars: list[_Part]) -> struct.Struct:

@@ -100,14 +100,12 @@ def decode_joint_state(message: JointState, order: JointOrder) -> tuple[Array, A
     Raises MessageError for names or lengths that do not match.
     """
     index = order.index(cast("Sequence[str]", message.name))
-    lengths = {"position": len(message.position), "velocity": len(message.velocity)}
-    if message.effort:
-        lengths["effort"] = len(message.effort)
-    wrong = {field: length for field, length in lengths.items() if length != len(message.name)}
-    if wrong:
-        raise MessageError(f"{len(message.name)} joint names, but lengths {wrong}")
-    effort = np.frombuffer(message.effort)[index] if message.effort else None
-    return np.frombuffer(message.position)[index], np.frombuffer(message.velocity)[index], effort
+    position, velocity, effort, count = message.position, message.velocity, message.effort, len(message.name)
+    if len(position) != count or len(velocity) != count or (effort and len(effort) != count):
+        lengths = {"position": len(position), "velocity": len(velocity), "effort": len(effort)}
+        raise MessageError(f"{count} joint names, but lengths {lengths}")
+    of_effort = np.frombuffer(effort)[index] if effort else None
+    return np.frombuffer(position)[index], np.frombuffer(velocity)[index], of_effort
 
 
 def encode_imu(stamp_s: float, frame: str, quat_wxyz: Array, ang_vel_b: Array, lin_acc_b: Array) -> Imu:
@@ -124,10 +122,10 @@ def encode_imu(stamp_s: float, frame: str, quat_wxyz: Array, ang_vel_b: Array, l
 
 def decode_imu(message: Imu) -> tuple[Array, Array, Array]:
     """(quat_wxyz (4,), angular velocity (3,) rad/s, linear acceleration (3,) m/s²). Raises MessageError if absent."""
-    for what in ("orientation", "angular_velocity", "linear_acceleration"):
+    for what in ("orientation_covariance", "angular_velocity_covariance", "linear_acceleration_covariance"):
         # A first covariance of -1 is how sensor_msgs/Imu says that the quantity is not measured.
-        if getattr(message, f"{what}_covariance")[0] == -1:
-            raise MessageError(f"the IMU does not measure {what}")
+        if getattr(message, what)[0] == -1:
+            raise MessageError(f"the IMU does not measure {what.removesuffix('_covariance')}")
     q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration
     return np.array([q.w, q.x, q.y, q.z]), np.array([w.x, w.y, w.z]), np.array([a.x, a.y, a.z])
 
@@ -172,10 +170,11 @@ class CommandWriter:
 
 def fill_rows(command: JointCommand, values: Array) -> None:
     """Put a command's rows into `values` (5, n). Raises MessageError for what is not finite, negative or too long."""
+    expected = values.shape[1:]
     for row, name in enumerate(ROWS):
         field = getattr(command, name)
-        if np.shape(field) != values.shape[1:]:
-            raise MessageError(f"joint command: {name} has shape {np.shape(field)}, expected {values.shape[1:]}")
+        if field.shape != expected:
+            raise MessageError(f"joint command: {name} has shape {field.shape}, expected {expected}")
         values[row] = field
     _check_values(values)
 
@@ -210,7 +209,8 @@ def _check_values(values: Array) -> None:
     if np.count_nonzero(np.isfinite(values)) < values.size:
         bad = [name for name, row in zip(ROWS, values, strict=True) if not np.isfinite(row).all()]
         raise MessageError(f"joint command: {', '.join(bad)} not finite")
-    if np.count_nonzero(values[3:] < 0):
+    gains = values[3:].ravel()
+    if gains.size and gains[gains.argmin()] < 0:
         raise MessageError("joint command: kp and kd must not be negative")
 
 

@@ -111,16 +111,15 @@ class RosRobot:
     def read(self) -> NumpyState | None:
         if self._state is None and self._joints is not None and math.isfinite(self.stamp_s):
             _, pos, vel, effort = self._joints
-            fields: dict[str, Array] = {}
-            if self._imu is not None:
-                names = ("imu_quat_wxyz", "imu_ang_vel_b", "imu_lin_acc_b")
-                fields = {name: value[None] for name, value in zip(names, self._imu[1:], strict=True)}
+            _, quat, ang_vel, lin_acc = (None, None, None, None) if self._imu is None else self._imu
             self._state = RobotState(
                 stamp_s=np.array([self.stamp_s]),
                 joint_pos=pos[None],
                 joint_vel=vel[None],
                 joint_effort=None if effort is None else effort[None],
-                **fields,
+                imu_quat_wxyz=None if quat is None else quat[None],
+                imu_ang_vel_b=None if ang_vel is None else ang_vel[None],
+                imu_lin_acc_b=None if lin_acc is None else lin_acc[None],
             )
         return self._state
 
