@@ -75,6 +75,8 @@ class DeployArgs:
     realtime_priority: int = 0
     """SCHED_FIFO priority to ask the kernel for, with cores that stay awake; 0: leave the scheduling as it is. What is
     not granted is said, and `robot-rl doctor` says how to grant it."""
+    cpu_affinity: tuple[int, ...] = (-1,)
+    """Cores to keep to; -1: any."""
 
     def __post_init__(self) -> None:
         for name in ("duration", "loop_rate_hz"):
@@ -90,7 +92,7 @@ def run(args: DeployArgs) -> Result:
     from robot_rl.runtime.controller import Controller
     from robot_rl.runtime.interface import MonotonicClock
     from robot_rl.runtime.loop import run as run_loop
-    from robot_rl.runtime.scheduling import MOST_PRIORITY, raise_priority
+    from robot_rl.runtime.scheduling import MOST_PRIORITY, check_cores, schedule
 
     unit = drivers.read_unit(args.unit)
     interface = drivers.interface_of(args.interface, unit, others=("ros",))
@@ -98,6 +100,7 @@ def run(args: DeployArgs) -> Result:
         raise ConfigError("--trips-only is not for ROS 2, whose node records everything")
     if not 0 <= args.realtime_priority <= MOST_PRIORITY:
         raise ConfigError(f"--realtime-priority must lie in [0, {MOST_PRIORITY}], got {args.realtime_priority}")
+    check_cores(args.cpu_affinity)
     if args.video is not None:
         if interface != "sim":
             raise ConfigError(f"--video films the interface 'sim', not {interface!r}")
@@ -136,7 +139,7 @@ def run(args: DeployArgs) -> Result:
         goals = None if args.command else object_goals(controller, robot, again=args.auto_run, tell=tell)
         operator = _operator(args.auto_run, SETTLE_S if goals else STILL_S, tell)
         session = _Session(controller, robot, operator, tell, goals, film)
-        print(raise_priority(args.realtime_priority), flush=True)  # for the driver's threads too
+        print(schedule(args.realtime_priority, args.cpu_affinity), flush=True)  # for the driver's threads too
         report = run_loop(
             controller,
             robot,
@@ -311,6 +314,7 @@ def _exec_policy_node(args: DeployArgs, spec: RobotSpec, controller: Controller)
         "robot": spec.name,
         "loop_rate_hz": float(round(1.0 / controller.loop_period_s, 6)),
         "realtime_priority": args.realtime_priority,
+        "cpu_affinity": list(args.cpu_affinity),
     }
     if args.record is not None:
         parameters["log"] = args.record.resolve()

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 DAMP_OUT_S = 1.0
 """How long damping is streamed before the robot is released."""
 
-READY_S = 0.0005
+READY_S, READY_SHARE = 0.0005, 0.1
 """How long before a deadline the rehearsal is over: the state is on its way by then, and those that carry it need a
-core."""
-REHEARSAL_SHARE = 1 / 3
+core. In a fast loop it is this share of a period."""
+REHEARSAL_SHARE = 1 / 2
 """Of a period: the most that rehearsing and being ready may take. What would take more is left out."""
 REHEARSAL_FADE = 0.95
 """A rehearsal is given the time of the longest one so far, which is forgotten at this rate per tick."""
@@ -139,15 +139,17 @@ class _Rehearsal:
     """A tick that has no effect, shortly before the real one: what that needs is then in the caches."""
 
     def __init__(self, controller: Controller, robot: RobotInterface, clock: Clock) -> None:
-        self._clock, self._most_s = clock, REHEARSAL_SHARE * controller.loop_period_s
+        period_s = controller.loop_period_s
+        self._clock, self._most_s = clock, REHEARSAL_SHARE * period_s
+        self._ready_s = min(READY_S, READY_SHARE * period_s)
         self._rehearse: Callable[[], None] = controller.rehearse
         self._rehearse_robot: Callable[[], None] = getattr(robot, "rehearse", lambda: None)
         self._takes_s = 0.0
 
     def before(self, due_s: float) -> None:
-        """Be done READY_S before `due_s`; or let it be, if that takes too long or the loop is late."""
+        """Be done a little before `due_s`; or let it be, if that takes too long or the loop is late."""
         self._takes_s *= REHEARSAL_FADE
-        ahead_s = READY_S + self._takes_s
+        ahead_s = self._ready_s + self._takes_s
         if ahead_s > self._most_s or self._clock.now() >= due_s - ahead_s:
             return
         self._clock.sleep_until(due_s - ahead_s)

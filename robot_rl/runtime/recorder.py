@@ -31,6 +31,7 @@ from robot_rl.runtime.log_messages import TOPICS, Encoder, descriptors, type_nam
 from robot_rl.runtime.log_ring import CAPACITY, LogRing
 from robot_rl.runtime.log_writer import CHUNK_S, FORMAT, LogPlan
 from robot_rl.runtime.modes import Mode
+from robot_rl.runtime.scheduling import on_any_core
 
 _ASKED_FOR = (Cause.NONE, Cause.STOPPED)
 """DAMP for one of these is no trip."""
@@ -176,12 +177,14 @@ def _create(path: Path) -> tuple[Path, int]:
 def _start(ring: LogRing, file: int | None, plan: LogPlan) -> subprocess.Popen[bytes]:
     """The writer, with ring and file; the end of its standard input tells it to finish."""
     files = (ring.fd,) if file is None else (ring.fd, file)
-    writer = subprocess.Popen(
-        [sys.executable, "-m", "robot_rl.runtime.log_writer", *map(str, files)],
-        stdin=subprocess.PIPE,
-        pass_fds=files,
-        start_new_session=True,
-    )
+    # Not on the core that the loop keeps to.
+    with on_any_core():
+        writer = subprocess.Popen(
+            [sys.executable, "-m", "robot_rl.runtime.log_writer", *map(str, files)],
+            stdin=subprocess.PIPE,
+            pass_fds=files,
+            start_new_session=True,
+        )
     if file is not None:
         os.close(file)
     assert writer.stdin is not None

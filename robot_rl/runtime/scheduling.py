@@ -5,12 +5,18 @@ from __future__ import annotations
 import functools
 import os
 import struct
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from robot_rl.errors import ConfigError
 
 MOST_PRIORITY = 90
 """Above it are threads of the kernel's own, which the loop needs."""
 CPU_LATENCY = Path("/dev/cpu_dma_latency")
+ANY_CORE = (-1,)
+_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+"""What this process was started with."""
 
 
 def raise_priority(priority: int) -> str:
@@ -32,6 +38,50 @@ def raise_priority(priority: int) -> str:
     else:
         granted = f"SCHED_FIFO {priority}"
     return f"scheduling: {granted}; {keep_cores_awake()}"
+
+
+def schedule(priority: int, cores: Sequence[int] = ANY_CORE) -> str:
+    """`raise_priority` and `keep_to_cores`, and what both say. Raises ConfigError for cores that there are not."""
+    check_cores(cores)
+    return "; ".join(filter(None, (raise_priority(priority), keep_to_cores(cores))))
+
+
+def keep_to_cores(cores: Sequence[int]) -> str:
+    """Keep the threads that this process has, and those that they will start, to `cores`; says so. ANY_CORE: leave them
+    where they are, and say nothing.
+
+    A thread that is moved to another core finds none of its code and data in the caches there, and on a small machine
+    the kernel moves it whenever somebody more important wants its core.
+
+    Raises ConfigError as `check_cores` does.
+    """
+    check_cores(cores)
+    if tuple(cores) == ANY_CORE:
+        return ""
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
+    return f"on core {', '.join(map(str, sorted(cores)))}"
+
+
+def check_cores(cores: Sequence[int]) -> None:
+    """Raise ConfigError for cores that this process may not use, or where the system knows of no such thing."""
+    if tuple(cores) != ANY_CORE and not (cores and set(cores) <= _CORES):
+        raise ConfigError(f"cores must be some of {sorted(_CORES)}, or {list(ANY_CORE)} for any, got {list(cores)}")
+
+
+@contextmanager
+def on_any_core() -> Iterator[None]:
+    """Undo `keep_to_cores` for this thread, and so for the processes that it starts meanwhile."""
+    if not _CORES:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _CORES)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @functools.cache

@@ -208,6 +208,7 @@ def test_deploy_asks_for_real_time_and_says_what_it_got(bundle: Path, priority: 
         ({"loop_rate_hz": 30.0}, "does not divide the policy's control period"),
         ({"duration": 0.0}, "--duration must be positive"),
         ({"realtime_priority": 91}, r"--realtime-priority must lie in \[0, 90\], got 91"),
+        ({"cpu_affinity": (4096,)}, r"cores must be some of \[0, .*\], or \[-1\] for any, got \[4096\]"),
         ({"robot": "r2d2"}, "unknown robot"),
     ],
 )
@@ -222,12 +223,12 @@ def test_deploy_over_ros_becomes_the_policy_node(bundle: Path, monkeypatch: pyte
     monkeypatch.setattr("shutil.which", lambda _: "/somewhere/policy_node")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(SystemExit):
-        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0, realtime_priority=20))
+        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0, realtime_priority=20, cpu_affinity=(0,)))
     path, argv = called[0]
     assert path == argv[0] == "/somewhere/policy_node"
     assert argv[1] == "--ros-args"
     assert {f"bundle:={bundle.resolve()}", "robot:=leap_hand", "loop_rate_hz:=100.0"} <= set(argv)
-    assert "realtime_priority:=20" in argv
+    assert {"realtime_priority:=20", "cpu_affinity:=[0]"} <= set(argv)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(MissingDependencyError, match="policy node is not installed"):
         deploy(DeployArgs(bundle, interface="ros"))

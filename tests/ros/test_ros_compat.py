@@ -207,6 +207,23 @@ def test_a_node_with_priority_keeps_the_machine_awake_and_one_without_does_not(s
     assert not holds("other", 0)
 
 
+def test_a_node_keeps_to_its_cores(start_node) -> None:
+    core = max(os.sched_getaffinity(0))
+    node = start_node("watchdog_node", "watchdog", robot="leap_hand", realtime_priority=0, cpu_affinity=[core])
+    end_s = time.monotonic() + 20.0
+    while "scheduling: " not in node.output:
+        assert time.monotonic() < end_s, node.output
+        time.sleep(0.05)
+    assert f"on core {core}" in node.output
+    threads = [int(thread.name) for thread in Path(f"/proc/{node.process.pid}/task").iterdir()]
+    # The middleware's among them.
+    assert len(threads) > 1
+    assert all(os.sched_getaffinity(thread) == {core} for thread in threads)
+    nowhere = start_node("watchdog_node", "other", robot="leap_hand", cpu_affinity=[4096])
+    assert nowhere.wait(20.0) == 1
+    assert "got [4096]" in nowhere.output
+
+
 def test_a_node_with_coroutines_gets_an_executor_that_takes_them(ros_domain, monkeypatch) -> None:
     class Old:
         """Jazzy's: without futures."""

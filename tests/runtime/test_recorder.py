@@ -217,6 +217,17 @@ def _recorder_on(device: Path, flight: Flight, tmp_path: Path) -> Recorder:
         module._create = original
 
 
+def test_the_writer_leaves_the_loop_its_core(flight: Flight, tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        with Recorder(tmp_path / "log.mcap", flight.controller) as recorder:
+            assert os.sched_getaffinity(recorder._writer.pid) == cores
+        assert os.sched_getaffinity(0) == {max(cores)}
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_a_log_that_exists_is_not_overwritten(flight: Flight, tmp_path: Path) -> None:
     (tmp_path / "log.mcap").write_bytes(b"precious")
     with Recorder(tmp_path / "log.mcap", flight.controller) as recorder:

@@ -1,11 +1,14 @@
 """What the kernel is asked for, and what is said of its answer."""
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from robot_rl.errors import ConfigError
 from robot_rl.runtime import scheduling
 
 
@@ -53,3 +56,33 @@ def test_a_thread_that_ends_meanwhile_costs_the_others_nothing(monkeypatch: pyte
     stay.set()
     thread.join()
     assert {os.getpid(), thread.native_id} <= set(asked)
+
+
+def test_all_threads_keep_to_a_core_and_processes_for_others_do_not() -> None:
+    cores = os.sched_getaffinity(0)
+    last = max(cores)
+    stay = threading.Event()
+    thread = threading.Thread(target=stay.wait)
+    thread.start()
+    child = [sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]
+    try:
+        assert scheduling.keep_to_cores([last]) == f"on core {last}"
+        assert os.sched_getaffinity(0) == os.sched_getaffinity(thread.native_id or 0) == {last}
+        with scheduling.on_any_core():
+            elsewhere = subprocess.run(child, capture_output=True, text=True, check=True).stdout
+        assert elsewhere.strip() == str(sorted(cores))
+        assert os.sched_getaffinity(0) == {last}
+    finally:
+        os.sched_setaffinity(0, cores)
+        stay.set()
+        thread.join()
+    assert scheduling.keep_to_cores(scheduling.ANY_CORE) == ""
+    assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.parametrize("cores", [(), (4096,), (0, 4096), (-2,), (-1, 0)])
+def test_cores_that_there_are_not_are_refused(cores: tuple[int, ...]) -> None:
+    before = os.sched_getaffinity(0)
+    with pytest.raises(ConfigError, match=r"cores must be some of \[0"):
+        scheduling.schedule(0, cores)
+    assert os.sched_getaffinity(0) == before

@@ -31,7 +31,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import RobotRLError
 from robot_rl.robots import UNITREE_G1
-from robot_rl.runtime.scheduling import raise_priority
+from robot_rl.runtime.scheduling import ANY_CORE, schedule
 from robot_rl.runtime.signals import no_garbage_collection
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.operator import Operator, OperatorError
@@ -53,6 +53,10 @@ TARGET_TICK_S = 0.002
 HIDDEN = (512, 256, 128)
 PRIORITY = 20
 """SCHED_FIFO of the nodes, as on a robot, if it is granted. This process has a little more."""
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+NODES_CORE = _CORES[-1] if len(_CORES) > 1 else -1
+"""What all nodes keep to, each in its turn, as on a robot; the robot's process has the others."""
+ROBOT_CORES = tuple(_CORES[:-1]) or ANY_CORE
 NICENESS = -15
 """Of the middleware's threads."""
 ATTEMPTS = 10
@@ -173,7 +177,7 @@ def _nodes(folder: Path, *nodes: tuple[str, tuple[str, ...]]) -> Iterator[list[s
     processes = []
     try:
         for module, parameters in nodes:
-            common = (f"robot:={ROBOT.name}", f"realtime_priority:={PRIORITY}")
+            common = (f"robot:={ROBOT.name}", f"realtime_priority:={PRIORITY}", f"cpu_affinity:=[{NODES_CORE}]")
             flags = [word for p in (*common, *parameters) for word in ("-p", p)]
             with (folder / f"{module}.log").open("wb") as log:
                 command = [sys.executable, "-m", f"robot_rl_bridge.{module}", "--ros-args", *flags]
@@ -201,7 +205,7 @@ def benchmark() -> Result:
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as name, no_garbage_collection():
         folder = Path(name)
-        scheduling = raise_priority(PRIORITY + 5)
+        scheduling = schedule(PRIORITY + 5, ROBOT_CORES)
         for rate_hz in RATES_HZ:
             try:
                 rows += _at_rate(rate_hz, folder)

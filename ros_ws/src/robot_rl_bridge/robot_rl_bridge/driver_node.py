@@ -26,7 +26,6 @@ from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import robot_names
 from robot_rl.runtime.interface import Health, MonotonicClock
 from robot_rl.runtime.loop import damp_out
-from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.receiver import CommandReceiver
@@ -43,6 +42,7 @@ PARAMETERS = (
     ParameterSpec("interface", "", "Driver; empty: the unit's."),
     ParameterSpec("rate_hz", 100.0, "Rate at which the robot is read, and its state published.", 10.0, 1000.0),
     ros_compat.PRIORITY,
+    ros_compat.CORES,
 )
 
 
@@ -52,7 +52,7 @@ class DriverNode(Node):
     def __init__(self) -> None:
         super().__init__("driver", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
-        print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
+        ros_compat.schedule(self, values)
         unit = drivers.read_unit(Path(values["unit"]) if values["unit"] else None)
         if unit is None and not values["interface"]:
             raise ConfigError("parameter unit or interface must say which driver reaches the robot")

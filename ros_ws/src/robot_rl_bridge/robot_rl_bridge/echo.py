@@ -16,7 +16,6 @@ from std_msgs.msg import Float64MultiArray
 
 from robot_rl.contract import damping_command
 from robot_rl.robots import get_robot, robot_names
-from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import no_garbage_collection
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.outputs import COMMAND_TOPIC
@@ -27,6 +26,7 @@ PARAMETERS = (
     ParameterSpec("robot", "leap_hand", "Robot whose messages are echoed.", choices=robot_names()),
     ParameterSpec("bare", True, "rclpy.spin and nothing else; false: the executor and loop of the policy node."),
     ros_compat.PRIORITY,
+    ros_compat.CORES,
 )
 
 
@@ -37,7 +37,7 @@ class EchoNode(Node):
         super().__init__("echo", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
         self.bare = values["bare"]
-        print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
+        ros_compat.schedule(self, values)
         spec = get_robot(values["robot"])
         command = damping_command(np.array(spec.safety.damping_kd_nms_rad), time.monotonic(), 0.1)
         writer = converters.CommandWriter(spec.joint_names)

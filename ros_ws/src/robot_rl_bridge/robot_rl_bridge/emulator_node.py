@@ -29,7 +29,6 @@ from robot_rl.bundle.load import load_bundle
 from robot_rl.contract import JointCommand, NumpyState
 from robot_rl.errors import ConfigError
 from robot_rl.robots import get_robot, robot_names
-from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import converters, object_topics, ros_compat
 from robot_rl_bridge.receiver import CommandReceiver
@@ -54,6 +53,7 @@ NODE_PARAMETERS = (
     ParameterSpec("camera", True, "Whether the camera sees the object.", at_run_time=True),
     object_topics.FRAME,
     ros_compat.PRIORITY,
+    ros_compat.CORES,
 )
 
 
@@ -76,7 +76,7 @@ class EmulatorNode(Node):
         preset = self._preset()
         values = ros_compat.declare_parameters(self, (*NODE_PARAMETERS, *sim_parameters(preset)))
         config = SimRobotConfig(**{f.name: values[f"sim.{f.name}"] for f in dataclasses.fields(SimRobotConfig)})
-        print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
+        ros_compat.schedule(self, values)
         self.spec = get_robot(values["robot"])
         self.period_s = 1.0 / values["rate_hz"]
         scene = _scene(values["bundle"])

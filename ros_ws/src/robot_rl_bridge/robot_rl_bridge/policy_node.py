@@ -43,7 +43,6 @@ from robot_rl.runtime.controller import Controller, Request, Tick
 from robot_rl.runtime.loop import run
 from robot_rl.runtime.modes import Mode
 from robot_rl.runtime.recorder import Recorder
-from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import stop_on_signals
 from robot_rl_bridge import object_topics, ros_compat
 from robot_rl_bridge.converters import MessageError, decode_command, twist_command
@@ -73,6 +72,7 @@ PARAMETERS = (
     ParameterSpec("log", "", "MCAP file to record every tick to; empty: no record. Never overwritten: see the status."),
     object_topics.FRAME,
     ros_compat.PRIORITY,
+    ros_compat.CORES,
 )
 
 
@@ -82,7 +82,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("policy", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
-        print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
+        ros_compat.schedule(self, values)
         self.problem = ""
         """Why the last transition failed, or who else sends commands; empty if all is well."""
         self.finished = False

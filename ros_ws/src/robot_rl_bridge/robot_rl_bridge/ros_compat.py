@@ -36,7 +36,7 @@ from std_msgs.msg import Float64
 from robot_rl.commands.drivers import read_unit, spec_of
 from robot_rl.errors import ConfigError, RobotRLError
 from robot_rl.robots import RobotSpec
-from robot_rl.runtime.scheduling import MOST_PRIORITY
+from robot_rl.runtime import scheduling
 from robot_rl.runtime.signals import STOPPING
 
 try:
@@ -214,8 +214,17 @@ PRIORITY = ParameterSpec(
     0,
     "SCHED_FIFO priority to ask the kernel for, with cores that stay awake; 0: leave the scheduling as it is.",
     0,
-    MOST_PRIORITY,
+    scheduling.MOST_PRIORITY,
 )
+
+CORES = ParameterSpec("cpu_affinity", list(scheduling.ANY_CORE), "Cores to keep to; [-1]: any.")
+
+
+def schedule(node: Node, values: Mapping[str, Any]) -> None:
+    """Do as the parameters PRIORITY and CORES say, for the threads that this process has now, and print what came of
+    it. Raises ConfigError for cores that there are not."""
+    print(f"{node.get_name()}: {scheduling.schedule(values[PRIORITY.name], values[CORES.name])}", flush=True)
+
 
 UNIT = ParameterSpec(
     "unit", "", "Unit file of the robot, hardware/units/<serial>.yaml, for its safety thresholds; empty: none."

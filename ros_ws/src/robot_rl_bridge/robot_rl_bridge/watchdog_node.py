@@ -25,7 +25,6 @@ from robot_rl.contract import JointCommand, damping_command
 from robot_rl.robots import robot_names
 from robot_rl.runtime.interface import MonotonicClock
 from robot_rl.runtime.loop import damp_out
-from robot_rl.runtime.scheduling import raise_priority
 from robot_rl.runtime.signals import no_garbage_collection, stop_on_signals
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.cdr import Deserializer
@@ -54,6 +53,7 @@ PARAMETERS = (
     ParameterSpec("output", FORMS[0], "Form in which the robot takes commands.", choices=FORMS),
     ParameterSpec("gains", False, "Whether a robot that takes positions also takes gains, on topics of their own."),
     ros_compat.PRIORITY,
+    ros_compat.CORES,
 )
 
 
@@ -63,7 +63,7 @@ class WatchdogNode(Node):
     def __init__(self) -> None:
         super().__init__("watchdog", enable_rosout=False)
         values = ros_compat.declare_parameters(self, PARAMETERS)
-        print(f"{self.get_name()}: {raise_priority(values['realtime_priority'])}", flush=True)
+        ros_compat.schedule(self, values)
         self.spec, thresholds = ros_compat.robot_of(values)
         for line in thresholds:
             print(f"{self.get_name()}: {line}", flush=True)
