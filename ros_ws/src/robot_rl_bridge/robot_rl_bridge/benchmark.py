@@ -31,7 +31,7 @@ from std_msgs.msg import Bool, Float64MultiArray
 from robot_rl.commands.result import Result, Row
 from robot_rl.errors import RobotRLError
 from robot_rl.robots import UNITREE_G1
-from robot_rl.runtime.scheduling import ANY_CORE, schedule
+from robot_rl.runtime.scheduling import ANY_CORE, on_any_core, schedule
 from robot_rl.runtime.signals import no_garbage_collection
 from robot_rl_bridge import converters, ros_compat
 from robot_rl_bridge.operator import Operator, OperatorError
@@ -179,7 +179,7 @@ def _nodes(folder: Path, *nodes: tuple[str, tuple[str, ...]]) -> Iterator[list[s
         for module, parameters in nodes:
             common = (f"robot:={ROBOT.name}", f"realtime_priority:={PRIORITY}", f"cpu_affinity:=[{NODES_CORE}]")
             flags = [word for p in (*common, *parameters) for word in ("-p", p)]
-            with (folder / f"{module}.log").open("wb") as log:
+            with (folder / f"{module}.log").open("wb") as log, on_any_core():
                 command = [sys.executable, "-m", f"robot_rl_bridge.{module}", "--ros-args", *flags]
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
             with contextlib.suppress(PermissionError):
@@ -233,6 +233,7 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
             robot.is_watchdog = True
             robot.listen("/policy/joint_command", by_expiry=True)
             with _nodes(folder, policy) as processes:
+                _run_policy(robot, folder)
                 answers, repeated = _policy(robot, folder, processes)
                 ways["policy"].append(answers)
                 interrupted += repeated
@@ -241,6 +242,7 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
         robot.is_watchdog = False
         robot.listen(COMMAND_TOPIC, by_expiry=True)
         with _nodes(folder, ("watchdog_node", (loop,)), policy) as processes:
+            _run_policy(robot, folder)
             ways["watchdog"] = [_policy(robot, folder, processes)[0] for _ in range(ROUNDS)]
     label = f"ros/{rate_hz:g}Hz"
     rows = [row for way in ways for row in _rows(label, way, ways[way], ways["echo"], 1.0 / rate_hz)]
@@ -293,13 +295,13 @@ def _echo(robot: Robot, folder: Path, *, bare: bool) -> Answers:
 
 
 def _policy(robot: Robot, folder: Path, processes: list[subprocess.Popen[bytes]]) -> tuple[Answers, int]:
-    """Round trips while the policy ran all the time, and how many measurements it took besides, in which the safety
-    filter stopped it: a machine that stands still for a moment does that."""
+    """Round trips of a policy that was brought to run and ran all the time, and how many measurements it took besides,
+    in which the safety filter stopped it: a machine that stands still for a moment does that."""
     for attempt in range(ATTEMPTS):
-        _run_policy(robot, folder)
         answers = robot.measure(MEASURE_S, processes)
         if not answers.limp:
             return answers, attempt
+        _run_policy(robot, folder)
     raise RobotRLError(f"the policy was stopped in each of {ATTEMPTS} measurements, at last by {robot.operator.status}")
 
 
