@@ -4,8 +4,9 @@ This process is the robot: at 50, 200 and 500 Hz it publishes the states of a hu
 for the answers of a bare echo (`echo`, rclpy as it comes: a callback that publishes, and rclpy.spin), of the same echo
 on the executor and without the garbage collection of the policy node (`floor`), and of the policy node in RUN
 (`policy`, a network of real size at every tick), in turn and each time started anew, and at last of the policy node
-behind its watchdog (`watchdog`). All have the same scheduling. A command tells the state that it rests on by its
-expiry, and an echo by its stamp.
+behind its watchdog (`watchdog`). All have the same scheduling and keep to one core, which this process keeps away
+from. A command tells the state that it rests on by its expiry, and an echo by its stamp. A measurement in which the
+safety filter stops the policy is made again.
 """
 
 from __future__ import annotations
@@ -246,8 +247,7 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
             ways["watchdog"] = [_policy(robot, folder, processes)[0] for _ in range(ROUNDS)]
     label = f"ros/{rate_hz:g}Hz"
     rows = [row for way in ways for row in _rows(label, way, ways[way], ways["echo"], 1.0 / rate_hz)]
-    # What is asked is asked of the bare echo. The floor has no time for a policy, the watchdog is a second hop: both are
-    # reported.
+    # What is asked is asked of the bare echo. Floor and watchdog, a second hop that echoes do not have, are reported.
     for other in ("echo", "floor"):
         ratios = _by_round(ways["policy"], ways[other])
         median, name = float(np.median(ratios)), f"{label}/policy/p50-to-{other}"
