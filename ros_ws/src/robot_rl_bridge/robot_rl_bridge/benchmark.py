@@ -251,7 +251,8 @@ def _at_rate(rate_hz: float, folder: Path) -> list[Row]:
     for other in ("echo", "floor"):
         ratios = _by_round(ways["policy"], ways[other])
         median, name = float(np.median(ratios)), f"{label}/policy/p50-to-{other}"
-        rows.append(Row(name, median, "", *(("target", median / TARGET_RATIO) if other == "echo" else ())))
+        against = ("target", median / TARGET_RATIO) if other == "echo" else (None, None)
+        rows.append(Row(name, median, "", *against))
         rows.append(Row(f"{name}/rounds", ", ".join(f"{ratio:.2f}" for ratio in ratios)))
     rows.append(Row(f"{label}/tick/p99", 1e3 * max(ticks_s), "ms", "target", max(ticks_s) / TARGET_TICK_S))
     rows.append(Row(f"{label}/policy/interrupted", interrupted, f"of {ROUNDS + interrupted}"))
