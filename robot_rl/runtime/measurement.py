@@ -80,7 +80,7 @@ def _efforts(state: NumpyState, n_joints: int) -> Array | None:
     effort = state.joint_effort
     if effort is None:
         return None
-    if getattr(effort, "shape", None) != (1, n_joints) or effort.dtype.kind not in "fiu":
+    if np.shape(effort) != (1, n_joints) or np.asarray(effort).dtype.kind not in "fiu":
         return np.full(n_joints, np.nan)
     return np.array(effort[0], np.float64)
 

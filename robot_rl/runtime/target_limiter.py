@@ -69,9 +69,9 @@ class TargetLimiter:
         self._reversed, self._steep = both(np.full(n, _REVERSED)), both(np.full(n, -_UNBOUNDED))
         self._kp, self._kd = both(limits.kp), both(limits.kd)
         self._effort, self._least_effort = both(limits.effort), both(-limits.effort)
-        clamp = np.inf if profile.effort_clamp_share is None else profile.effort_clamp_share
-        self._clamped = clamp <= 1.0
-        self._most_effort = both(clamp * limits.effort)
+        clamp = profile.effort_clamp_share
+        self._most_effort = None if clamp is None else both(clamp * limits.effort)
+        self._clamped = clamp is not None and clamp <= 1.0
         self._accel = None if limits.brake_accel is None else both(limits.brake_accel)
         if limits.brake_accel is not None and limits.inertia is not None:
             # root = (A dt/2)² + 2 A gap, with what does not change in one constant.
@@ -186,14 +186,14 @@ class TargetLimiter:
             xp.maximum(root, self._zero, out=root)
             torque -= root
             torque *= self._inertia_per_s
-            if self._clamped:
-                xp.minimum(torque, self._most_effort, out=torque)
-            else:
+            if not self._clamped:
                 # A torque that the motor cannot give bounds no target.
                 xp.subtract(torque, self._effort, out=root)
                 xp.maximum(root, self._zero, out=root)
                 root *= self._steep
                 torque -= root
+            if self._most_effort is not None:
+                xp.minimum(torque, self._most_effort, out=torque)
             xp.maximum(torque, self._least_effort, out=torque)
         # The target that asks for this torque: q + (kd v + torque) / kp.
         vel *= self._kd

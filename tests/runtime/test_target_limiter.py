@@ -89,6 +89,13 @@ def test_effort_clamp() -> None:
     assert limited(limits, 0.25, joint_pos=0.2, joint_vel=1.5) == (0.25, set())
 
 
+def test_an_effort_clamp_above_what_the_motor_gives_holds_beside_the_braking_bound() -> None:
+    # Far from its limits the joint may be asked for 1.2 times its effort, and no more.
+    limits = joint_limits(UNDER_DAMPED, DT, effort_clamp_share=1.2)
+    value, changed = limited(limits, 1.0, joint_pos=-0.5)
+    assert (value, changed) == (pytest.approx(min(1.0, -0.5 + 1.2 * EFFORT_NM / KP)), {"braking"})
+
+
 def braking_target(pos: float, vel: float, sign: float = 1.0) -> float:
     """The bound of the benchmark's joint, from its formula."""
     accel = 0.5 * EFFORT_NM / DESIGN_INERTIA

@@ -173,8 +173,9 @@ def fill_rows(command: JointCommand, values: Array) -> None:
     expected = values.shape[1:]
     for row, name in enumerate(ROWS):
         field = getattr(command, name)
-        if field.shape != expected:
-            raise MessageError(f"joint command: {name} has shape {field.shape}, expected {expected}")
+        shape = field.shape if isinstance(field, np.ndarray) else np.shape(field)
+        if shape != expected:
+            raise MessageError(f"joint command: {name} has shape {shape}, expected {expected}")
         values[row] = field
     _check_values(values)
 
