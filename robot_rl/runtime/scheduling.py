@@ -42,8 +42,8 @@ def raise_priority(priority: int) -> str:
 
 def schedule(priority: int, cores: Sequence[int] = ANY_CORE) -> str:
     """`raise_priority` and `keep_to_cores`, and what both say. Raises ConfigError for cores that there are not."""
-    check_cores(cores)
-    return "; ".join(filter(None, (raise_priority(priority), keep_to_cores(cores))))
+    kept = keep_to_cores(cores)
+    return "; ".join(filter(None, (raise_priority(priority), kept)))
 
 
 def keep_to_cores(cores: Sequence[int]) -> str:

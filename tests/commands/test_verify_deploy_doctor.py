@@ -194,6 +194,20 @@ def test_deploy_asks_for_real_time_and_says_what_it_got(bundle: Path, priority: 
         assert priority or line == "scheduling: as started\n"
 
 
+@pytest.mark.realtime
+def test_deploy_keeps_to_its_core(bundle: Path) -> None:
+    core = max(os.sched_getaffinity(0))
+    flags = ["--duration", "1.5", "--cpu-affinity", str(core)]
+    command = [sys.executable, "-m", "robot_rl.commands.main", "deploy", str(bundle), *flags]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while "scheduling: " not in (line := process.stdout.readline()):
+        assert line, "ended before it said how it is scheduled"
+    kept = os.sched_getaffinity(process.pid)
+    process.communicate()
+    assert (line, kept, process.returncode) == (f"scheduling: as started; on core {core}\n", {core}, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -208,7 +222,7 @@ def test_deploy_asks_for_real_time_and_says_what_it_got(bundle: Path, priority: 
         ({"loop_rate_hz": 30.0}, "does not divide the policy's control period"),
         ({"duration": 0.0}, "--duration must be positive"),
         ({"realtime_priority": 91}, r"--realtime-priority must lie in \[0, 90\], got 91"),
-        ({"cpu_affinity": (4096,)}, r"cores must be some of \[0, .*\], or \[-1\] for any, got \[4096\]"),
+        ({"cpu_affinity": (4096,)}, r"cores must be some of \[\d.*\], or \[-1\] for any, got \[4096\]"),
         ({"robot": "r2d2"}, "unknown robot"),
     ],
 )
@@ -222,13 +236,14 @@ def test_deploy_over_ros_becomes_the_policy_node(bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "execv", lambda path, argv: called.append((path, argv)) or sys.exit(0))
     monkeypatch.setattr("shutil.which", lambda _: "/somewhere/policy_node")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    core = min(os.sched_getaffinity(0))
     with pytest.raises(SystemExit):
-        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0, realtime_priority=20, cpu_affinity=(0,)))
+        deploy(DeployArgs(bundle, interface="ros", loop_rate_hz=100.0, realtime_priority=20, cpu_affinity=(core,)))
     path, argv = called[0]
     assert path == argv[0] == "/somewhere/policy_node"
     assert argv[1] == "--ros-args"
     assert {f"bundle:={bundle.resolve()}", "robot:=leap_hand", "loop_rate_hz:=100.0"} <= set(argv)
-    assert {"realtime_priority:=20", "cpu_affinity:=[0]"} <= set(argv)
+    assert {"realtime_priority:=20", f"cpu_affinity:=[{core}]"} <= set(argv)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(MissingDependencyError, match="policy node is not installed"):
         deploy(DeployArgs(bundle, interface="ros"))

@@ -83,6 +83,6 @@ def test_all_threads_keep_to_a_core_and_processes_for_others_do_not() -> None:
 @pytest.mark.parametrize("cores", [(), (4096,), (0, 4096), (-2,), (-1, 0)])
 def test_cores_that_there_are_not_are_refused(cores: tuple[int, ...]) -> None:
     before = os.sched_getaffinity(0)
-    with pytest.raises(ConfigError, match=r"cores must be some of \[0"):
+    with pytest.raises(ConfigError, match=r"cores must be some of \[\d"):
         scheduling.schedule(0, cores)
     assert os.sched_getaffinity(0) == before

@@ -100,12 +100,14 @@ def decode_joint_state(message: JointState, order: JointOrder) -> tuple[Array, A
     Raises MessageError for names or lengths that do not match.
     """
     index = order.index(cast("Sequence[str]", message.name))
-    position, velocity, effort, count = message.position, message.velocity, message.effort, len(message.name)
-    if len(position) != count or len(velocity) != count or (effort and len(effort) != count):
-        lengths = {"position": len(position), "velocity": len(velocity), "effort": len(effort)}
-        raise MessageError(f"{count} joint names, but lengths {lengths}")
-    of_effort = np.frombuffer(effort)[index] if effort else None
-    return np.frombuffer(position)[index], np.frombuffer(velocity)[index], of_effort
+    lengths = {"position": len(message.position), "velocity": len(message.velocity)}
+    if message.effort:
+        lengths["effort"] = len(message.effort)
+    wrong = {field: length for field, length in lengths.items() if length != len(message.name)}
+    if wrong:
+        raise MessageError(f"{len(message.name)} joint names, but lengths {wrong}")
+    effort = np.frombuffer(message.effort)[index] if message.effort else None
+    return np.frombuffer(message.position)[index], np.frombuffer(message.velocity)[index], effort
 
 
 def encode_imu(stamp_s: float, frame: str, quat_wxyz: Array, ang_vel_b: Array, lin_acc_b: Array) -> Imu:
